@@ -1,0 +1,73 @@
+"""Every error that darts_xr raises on purpose.
+
+One tree, so that ``except DartsError`` catches all of them and nothing else. A message says what is wrong,
+with which item or file, and what to do next.
+"""
+
+
+class DartsError(Exception):
+    """Base of all errors raised by darts_xr on purpose."""
+
+
+class CatalogError(DartsError):
+    """A delivery, a catalogue or a search cannot be used."""
+
+
+class EmptySearchError(CatalogError):
+    """A search matched no item."""
+
+
+class UnknownProductError(CatalogError):
+    """A file or a name is not of a known Planet product."""
+
+
+class UnsupportedProductError(CatalogError):
+    """A product is known but not fit for this work, such as top-of-atmosphere radiance."""
+
+
+class SceneError(DartsError):
+    """A scene cannot be opened as a cube."""
+
+
+class MissingFileError(SceneError):
+    """An asset's file is not where the item says."""
+
+
+class DamagedFileError(SceneError):
+    """An asset's file is truncated or corrupt."""
+
+
+class GridMismatchError(SceneError):
+    """Two rasters that must share a pixel grid do not."""
+
+
+class CRSError(SceneError):
+    """A coordinate reference system is missing or unfit."""
+
+
+class MissingBandsError(SceneError):
+    """Bands that the model needs are in neither the item nor the auxiliary sources."""
+
+
+class MaskError(SceneError):
+    """A usable-data mask does not have the layout that the mask rule needs."""
+
+
+class CheckpointError(DartsError):
+    """A model checkpoint cannot be loaded or does not fit the scene."""
+
+
+class PredictionError(DartsError):
+    """A model failed on a tile."""
+
+
+class ObjectError(DartsError):
+    """Objects, polygons or the layers that filter them cannot be used."""
+
+
+class ProductError(DartsError):
+    """A product cannot be built or written."""
+
+
+class PipelineError(DartsError):
+    """A run cannot start, continue or end well."""

@@ -1,0 +1,1 @@
+"""Placeholder for the room; its paragraph is written with it."""

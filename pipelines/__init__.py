@@ -1,0 +1,1 @@
+"""Compositions of the library that a user calls or runs."""
