@@ -1,0 +1,151 @@
+"""Ensembles: which networks vote, and the one copy of their weights that each process keeps."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from darts_xr.cube.bands import BANDS
+from darts_xr.errors import CheckpointError
+from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
+from darts_xr.inference.network import preferred_device, use_batch_statistics
+
+BatchNorm = Literal["eval", "per-tile"]
+
+_networks: dict[tuple[str, str, str], nn.Module] = {}
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks whose probabilities are averaged. Light: weights are loaded where they are used.
+
+    Parameters
+    ----------
+    members : tuple of Checkpoint
+        The networks.
+    device : str
+        ``"auto"`` (the process's first GPU, else the CPU), ``"cpu"`` or ``"cuda:N"``.
+    batch_norm : {"eval", "per-tile"}
+        ``"eval"``: batch normalisation with the statistics of the training. ``"per-tile"``: with each tile's own, as
+        the published DARTS v1.2 probabilities were made.
+    """
+
+    members: tuple[Checkpoint, ...]
+    device: str = "auto"
+    batch_norm: BatchNorm = "eval"
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands that any member needs, in canonical order."""
+        wanted = {name for member in self.members for name in member.band_names}
+        return tuple(name for name in BANDS if name in wanted)
+
+    @property
+    def tile(self) -> int:
+        """Side of a model tile's core, pixels."""
+        return max(member.tile for member in self.members)
+
+    @property
+    def margin(self) -> int:
+        """Pixels that a network sees around the core of a tile."""
+        return max(member.margin for member in self.members)
+
+    @property
+    def stride(self) -> int:
+        """Sides of model tiles are multiples of this, pixels."""
+        return max(member.architecture.stride for member in self.members)
+
+    @property
+    def name(self) -> str:
+        """Names of the members, joined."""
+        return "+".join(member.name for member in self.members)
+
+    def radius(self, band: str) -> float | None:
+        """Radius in metres of the kernel that derives a band."""
+        return next((b.radius for m in self.members for b in m.bands if b.name == band), None)
+
+    def __repr__(self) -> str:
+        rows = [
+            f"  {m.name}: {m.architecture.name}/{m.architecture.encoder}, {len(m.bands)} bands, "
+            f"tile {m.tile}+2×{m.margin} px, sha256 {m.sha256[:12]}"
+            for m in self.members
+        ]
+        return f"<Ensemble of {len(self.members)} on {self.device}, batch norm {self.batch_norm}>\n" + "\n".join(rows)
+
+
+def load_ensemble(
+    *paths: str | os.PathLike[str], device: str = "auto", batch_norm: BatchNorm = "eval"
+) -> Ensemble:
+    """Describe an ensemble from its checkpoint files.
+
+    Parameters
+    ----------
+    *paths : path
+        One file a member, or the single word ``"demo"`` for the two networks that come with the package. Those were
+        trained on synthetic scenes only and know nothing of real ones.
+    device : str, optional
+        Where the networks run: ``"auto"``, ``"cpu"`` or ``"cuda:N"``. ``"auto"`` is decided in the process that
+        predicts, so that a client never touches a GPU.
+    batch_norm : {"eval", "per-tile"}, optional
+        See :class:`Ensemble`.
+
+    Returns
+    -------
+    Ensemble
+        Headers only; weights are loaded once in each process that predicts.
+
+    Raises
+    ------
+    CheckpointError
+        When no path is given, or a file is missing, damaged or of another kind, or members want different kernel
+        radii for one band.
+
+    Examples
+    --------
+    >>> load_ensemble("demo").bands[:3]
+    ('ndvi', 'blue', 'green')
+    """
+    if not paths:
+        raise CheckpointError('No checkpoint given. Give one path a member, or "demo" for the shipped networks.')
+    if batch_norm not in ("eval", "per-tile"):
+        raise CheckpointError(f'batch_norm must be "eval" or "per-tile", got {batch_norm!r}')
+    resolved = demo_checkpoints() if [os.fspath(p) for p in paths] == ["demo"] else [Path(p) for p in paths]
+    members = tuple(read_checkpoint(path) for path in resolved)
+    definitions: dict[str, tuple[object, str]] = {}
+    for member in members:
+        for band in member.bands:
+            derivation = (band.source, band.resampling, band.radius)
+            first = definitions.setdefault(band.name, (derivation, member.name))
+            if first[0] != derivation:
+                raise CheckpointError(
+                    f"Members {first[1]} and {member.name} derive {band.name} differently ({first[0]} and "
+                    f"{derivation}), so one cube cannot feed both. Run them as two ensembles."
+                )
+    return Ensemble(members, device, batch_norm)
+
+
+def demo_checkpoints() -> list[Path]:
+    """Paths of the two networks that come with the package, trained on synthetic scenes only."""
+    folder = files("darts_xr") / "inference" / "demo"
+    return [Path(str(folder / f"{name}.safetensors")) for name in ("tcvis", "notcvis")]
+
+
+def network_of(member: Checkpoint, device: str, batch_norm: BatchNorm) -> tuple[nn.Module, torch.device]:
+    """Return a member's network on its device, loaded once in this process."""
+    where = preferred_device() if device == "auto" else torch.device(device)
+    key = (member.sha256, str(where), batch_norm)
+    with _loading:  # two threads would otherwise load the same weights at the same time
+        if key not in _networks:
+            network = member.load_network()
+            if batch_norm == "per-tile":
+                use_batch_statistics(network)
+            _networks[key] = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return _networks[key], where
