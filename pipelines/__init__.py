@@ -1,1 +1,14 @@
-"""Compositions of the library that a user calls or runs."""
+"""Compositions of the library that a user calls or runs: each is a function here and a verb of ``darts-xr``.
+
+Progress, run records and everything that writes a run folder live here; the library stays free of them.
+"""
+
+from pipelines.aggregate import aggregate, coverage
+from pipelines.bench import bench
+from pipelines.demo import demo
+from pipelines.detect import detect
+from pipelines.report import report
+from pipelines.train import train
+from pipelines.validate import validate
+
+__all__ = ["aggregate", "bench", "coverage", "demo", "detect", "report", "train", "validate"]

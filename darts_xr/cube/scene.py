@@ -40,12 +40,14 @@ def _read_window(rows: slice, cols: slice, *, href: str, bands: tuple[int, ...])
 
 
 def _valid_block(image: NDArray[Any], mask: NDArray[Any], rule: str) -> NDArray[np.bool_]:
-    """Valid by the mask, and not without data: pixels that are 0 in all bands show nothing."""
+    """Apply the mask, and the image's own no-data: pixels that are 0 in all bands show nothing."""
     valid: NDArray[np.bool_] = valid_mask(mask, rule) & (image != 0).any(axis=0)
     return valid
 
 
-def _read_lazily(href: str, bands: tuple[int, ...], shape: tuple[int, int], dtype: str, chunks: Any) -> da.Array:
+def _read_lazily(
+    href: str, bands: tuple[int, ...], shape: tuple[int, int], dtype: str, chunks: Any
+) -> da.Array:
     read = functools.partial(_read_window, href=href, bands=bands)
     return lazy_blocks(read, shape, chunks=chunks, dtype=dtype, lead=len(bands), token=(href, bands))
 
@@ -117,9 +119,13 @@ def open_scene(
     check_same_grid(image, mask)
     rule = mask_rule or default_rule(kind == "udm2", kind == "udm1")
     grid = GeoBox(image.shape, image.transform, code)
-    sizes = da.core.normalize_chunks(CHUNK if chunks in ("auto", None) else chunks, image.shape, dtype=image.dtype)
+    sizes = da.core.normalize_chunks(
+        CHUNK if chunks in ("auto", None) else chunks, image.shape, dtype=image.dtype
+    )
 
-    pixels = _read_lazily(image_file.href, tuple(positions[name] for name in _IMAGE_BANDS), image.shape, image.dtype, sizes)
+    pixels = _read_lazily(
+        image_file.href, tuple(positions[name] for name in _IMAGE_BANDS), image.shape, image.dtype, sizes
+    )
     flags = _read_lazily(mask_file.href, tuple(range(1, mask.count + 1)), mask.shape, mask.dtype, sizes)
     variables = {
         name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1", nodata=0)
@@ -133,12 +139,18 @@ def open_scene(
         variables |= neutral_layers(grid, needed, chunks=sizes)
         attrs["auxiliary"] = "neutral: level terrain and no trend, nothing was measured"
     elif needed:
+        # Warps and kernels always run on the same lattice, so that rounding does not depend on the chunks asked for.
         near = items_near(load_items(auxiliary), grid, item.datetime)
-        variables |= auxiliary_layers(
-            near, grid, needed=needed, datetime=item.datetime, chunks=sizes, radius=radius
+        layers = auxiliary_layers(
+            near, grid, needed=needed, datetime=item.datetime, chunks=CHUNK, radius=radius
         )
+        variables |= {
+            name: layer.chunk(dict(zip(("y", "x"), sizes, strict=True))) for name, layer in layers.items()
+        }
         attrs["auxiliary"] = ", ".join(sorted(source.id for source in near))
-    valid = da.map_blocks(_valid_block, pixels, flags, rule=rule, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool))
+    valid = da.map_blocks(
+        _valid_block, pixels, flags, rule=rule, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool)
+    )
     variables["valid"] = on_grid(valid, grid, "valid", long_name="pixel may be used", mask_rule=rule)
     kept = [name for name in BANDS if name in variables and (bands is None or name in wanted)]
     return xr.Dataset({name: variables[name] for name in (*kept, "valid")}, attrs=attrs)
@@ -148,12 +160,14 @@ def _wanted_bands(item: pystac.Item, bands: Sequence[str] | None, auxiliary: Any
     if bands is None:
         return tuple(name for name in BANDS if auxiliary is not None or name not in AUXILIARY_BANDS)
     if unknown := sorted(set(bands) - set(BANDS)):
-        raise MissingBandsError(f"{item.id}: no such bands: {', '.join(unknown)}; known are {', '.join(BANDS)}")
+        raise MissingBandsError(
+            f"{item.id}: no such bands: {', '.join(unknown)}; known are {', '.join(BANDS)}"
+        )
     missing = [name for name in AUXILIARY_BANDS if name in bands]
     if missing and auxiliary is None:
         raise MissingBandsError(
-            f"{item.id}: {', '.join(missing)} come from auxiliary layers and none were given. Give a source of auxiliary "
-            'STAC items (elevation, Landsat trends) that covers the scene, or "neutral" to fill level terrain and '
+            f"{item.id}: {', '.join(missing)} come from auxiliary layers and none were given. Give a source of "
+            'auxiliary STAC items (elevation, Landsat trends) that covers the scene, or "neutral" to fill level terrain and '
             "no trend, which is written into the output's metadata."
         )
     return tuple(bands)

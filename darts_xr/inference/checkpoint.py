@@ -11,7 +11,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import nn
 
 from darts_xr.cube.bands import Band, bands_from_dicts, bands_to_dicts
@@ -67,7 +66,12 @@ class Checkpoint:
         """Build the network and load the weights, on the CPU, in evaluation mode."""
         network = self.architecture.build()
         weights = safetensors.torch.load_file(self.path)
-        missing, unexpected = network.load_state_dict(weights, strict=False)
+        try:
+            missing, unexpected = network.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.path}: weights of another shape than the header says, such as for other bands: {error}"
+            ) from error
         if missing or unexpected:
             raise CheckpointError(
                 f"{self.path}: the weights do not fit the architecture in the header: "
@@ -124,11 +128,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"Checkpoint not found: {path}. Give the path of a .safetensors file, or \"demo\".")
+        raise CheckpointError(
+            f'Checkpoint not found: {path}. Give the path of a .safetensors file, or "demo".'
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            stem = next((file.get_slice(k).get_shape() for k in file.keys() if len(file.get_slice(k).get_shape()) == 4), None)  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} cannot be read as safetensors: {error}. It is truncated or another kind of file."
@@ -137,13 +142,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path} has no darts_xr header, so its bands and their scaling are not known.")
     header = json.loads(metadata[_HEADER])
     if header.get("format") != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format {header.get('format')}; this version reads format {FORMAT_VERSION}.")
+        raise CheckpointError(
+            f"{path} has format {header.get('format')}; this version reads format {FORMAT_VERSION}."
+        )
     architecture = Architecture.from_dict(header["architecture"])
     bands = bands_from_dicts(header["bands"])
-    if len(bands) != architecture.in_channels or (stem is not None and stem[1] != len(bands)):
+    if len(bands) != architecture.in_channels:
         raise CheckpointError(
-            f"{path}: the header lists {len(bands)} bands ({', '.join(b.name for b in bands)}), the network takes "
-            f"{architecture.in_channels}, the first weights take {stem and stem[1]}."
+            f"{path}: the header lists {len(bands)} bands ({', '.join(b.name for b in bands)}), but the network takes "
+            f"{architecture.in_channels}."
         )
     for key in ("tile", "margin"):
         if header[key] % architecture.stride:

@@ -78,7 +78,10 @@ class Ensemble:
             f"tile {m.tile}+2×{m.margin} px, sha256 {m.sha256[:12]}"
             for m in self.members
         ]
-        return f"<Ensemble of {len(self.members)} on {self.device}, batch norm {self.batch_norm}>\n" + "\n".join(rows)
+        return (
+            f"<Ensemble of {len(self.members)} on {self.device}, batch norm {self.batch_norm}>\n"
+            + "\n".join(rows)
+        )
 
 
 def load_ensemble(
@@ -114,13 +117,20 @@ def load_ensemble(
     ('ndvi', 'blue', 'green')
     """
     if not paths:
-        raise CheckpointError('No checkpoint given. Give one path a member, or "demo" for the shipped networks.')
+        raise CheckpointError(
+            'No checkpoint given. Give one path a member, or "demo" for the shipped networks.'
+        )
     if batch_norm not in ("eval", "per-tile"):
         raise CheckpointError(f'batch_norm must be "eval" or "per-tile", got {batch_norm!r}')
     resolved = demo_checkpoints() if [os.fspath(p) for p in paths] == ["demo"] else [Path(p) for p in paths]
     members = tuple(read_checkpoint(path) for path in resolved)
     definitions: dict[str, tuple[object, str]] = {}
     for member in members:
+        if unknown := [name for name in member.band_names if name not in BANDS]:
+            raise CheckpointError(
+                f"{member.path} wants the bands {', '.join(unknown)}, which scenes do not have; they have "
+                f"{', '.join(BANDS)}."
+            )
         for band in member.bands:
             derivation = (band.source, band.resampling, band.radius)
             first = definitions.setdefault(band.name, (derivation, member.name))

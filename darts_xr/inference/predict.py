@@ -39,7 +39,9 @@ class _Tile:
     core_cols: slice
 
 
-def network_input(stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tensor, member: Checkpoint) -> torch.Tensor:
+def network_input(
+    stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tensor, member: Checkpoint
+) -> torch.Tensor:
     """Scale the bands of one member; masked pixels are 0 in all of them, as in the published workflow.
 
     Parameters
@@ -62,7 +64,9 @@ def network_input(stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tens
     return scaled * valid
 
 
-def _lattice(shape: tuple[int, int], tile: int, margin: int, stride: int, valid: NDArray[np.bool_]) -> Iterator[_Tile]:
+def _lattice(
+    shape: tuple[int, int], tile: int, margin: int, stride: int, valid: NDArray[np.bool_]
+) -> Iterator[_Tile]:
     """Tiles of a block that have a valid pixel, their windows cut to the valid box in steps of the stride.
 
     ``shape`` is the block without halo; ``valid`` is the block with a halo of ``margin`` on each side.

@@ -88,7 +88,9 @@ def smoothstep(t: NDArray[np.floating]) -> NDArray[np.floating]:
     return t * t * (3 - 2 * t)
 
 
-def feature_window(blob: Blob, x: NDArray[np.floating], y: NDArray[np.floating], margin: float) -> tuple[slice, slice] | None:
+def feature_window(
+    blob: Blob, x: NDArray[np.floating], y: NDArray[np.floating], margin: float
+) -> tuple[slice, slice] | None:
     """Rows and columns of the grid within reach of a blob; None where the grid misses it.
 
     ``x`` and ``y`` are (1, w) and (h, 1), or both (h, w).
@@ -105,7 +107,9 @@ def feature_window(blob: Blob, x: NDArray[np.floating], y: NDArray[np.floating],
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
 
 
-def cut(x: NDArray[np.floating], y: NDArray[np.floating], window: tuple[slice, slice]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def cut(
+    x: NDArray[np.floating], y: NDArray[np.floating], window: tuple[slice, slice]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Coordinates of a window of the grid."""
     rows, cols = window
     if x.shape[0] == 1:
@@ -164,7 +168,13 @@ class Landscape:
         return (height * (1 - np.exp(-np.maximum(shore, 0) / 140))).astype(np.float32)
 
     def add_features(
-        self, height: FloatArray, x: NDArray[np.floating], y: NDArray[np.floating], year: float, *, slumps: bool = True
+        self,
+        height: FloatArray,
+        x: NDArray[np.floating],
+        y: NDArray[np.floating],
+        year: float,
+        *,
+        slumps: bool = True,
     ) -> FloatArray:
         """Press lakes, scars and knobs into the relief; ``x`` and ``y`` broadcast to its shape."""
         for lake in self.lakes:
@@ -187,7 +197,9 @@ class Landscape:
                 height[window] -= slump.scar_depth * along * wall
         return height
 
-    def elevation(self, x: NDArray[np.float64], y: NDArray[np.float64], year: float, *, slumps: bool = True) -> FloatArray:
+    def elevation(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], year: float, *, slumps: bool = True
+    ) -> FloatArray:
         """Height in metres on the grid of ``y`` by ``x`` at a date; the sea is at 0."""
         return self.add_features(self.relief(x, y), x[None], y[:, None], year, slumps=slumps)
 
@@ -229,8 +241,10 @@ class _Site:
         self.slope = np.degrees(np.arctan(np.hypot(gx, gy)))
         self.uphill = np.arctan2(gy, gx)
         self.wet = land.water(self.x, self.y) > 0.02
-        self.from_water = ndimage.distance_transform_edt(~self.wet) * _GRID_STEP if self.wet.any() else np.full(
-            self.wet.shape, 1e6
+        self.from_water = (
+            ndimage.distance_transform_edt(~self.wet) * _GRID_STEP
+            if self.wet.any()
+            else np.full(self.wet.shape, 1e6)
         )
         self.local_height = height - ndimage.uniform_filter(height, 31)
 
@@ -255,7 +269,9 @@ class _Site:
         return not any(grown.intersects(other) for other in self.taken)
 
 
-def _lognormal_areas(rng: np.random.Generator, n: int, median: float, sigma: float, low: float, high: float) -> list[float]:
+def _lognormal_areas(
+    rng: np.random.Generator, n: int, median: float, sigma: float, low: float, high: float
+) -> list[float]:
     """Areas in m², largest first so that the large ones still find room."""
     areas: list[float] = []
     while len(areas) < n:
@@ -288,7 +304,9 @@ def _place_lakes(land: Landscape, site: _Site, count: int, area_km2: float) -> N
             if cell is None:
                 break
             x, y = float(site.x[cell[1]]), float(site.y[cell[0]])
-            blob = random_blob(rng, x, y, area, elongation=rng.uniform(1, 2), heading=rng.uniform(0, np.pi), waviness=0.25)
+            blob = random_blob(
+                rng, x, y, area, elongation=rng.uniform(1, 2), heading=rng.uniform(0, np.pi), waviness=0.25
+            )
             if site.free(blob.polygon(), 120):
                 i, j = cell
                 near = site.local_height[max(0, i - 8) : i + 9, max(0, j - 8) : j + 9]
@@ -311,7 +329,13 @@ def _place_slumps(land: Landscape, site: _Site, count: int, largest: float) -> N
             # Slumps are wider than long about as often as the reverse.
             stretch = float(np.exp(abs(rng.normal(0, 0.62))) * 1.04) ** (1 if rng.random() < 0.55 else -1)
             blob = random_blob(
-                rng, 0, 0, area, elongation=stretch, heading=heading, waviness=float(np.exp(rng.normal(-1.15, 0.65)))
+                rng,
+                0,
+                0,
+                area,
+                elongation=stretch,
+                heading=heading,
+                waviness=float(np.exp(rng.normal(-1.15, 0.65))),
             )
             # The picked cell is the lower edge; the body lies upslope of it.
             x = float(site.x[cell[1]] + 0.5 * blob.length * np.cos(heading))
@@ -359,7 +383,13 @@ def _place_surfaces(land: Landscape, site: _Site, crowd: float) -> None:
     rng = site.rng
 
     def scatter(
-        count: int, median: float, low: float, high: float, weight: NDArray[np.floating], gap: float, waviness: float
+        count: int,
+        median: float,
+        low: float,
+        high: float,
+        weight: NDArray[np.floating],
+        gap: float,
+        waviness: float,
     ) -> list[Blob]:
         blobs = []
         for area in _lognormal_areas(rng, count, median, 0.9, low, high):
@@ -381,7 +411,10 @@ def _place_surfaces(land: Landscape, site: _Site, crowd: float) -> None:
     dry = (~site.wet).astype(float)
     hilltop = dry * np.exp(np.clip(site.local_height, -8, 8) / 2.5)
     for blob in scatter(round(22 * crowd), 3_000, 450, 30_000, hilltop, 25, 0.35):
-        ratio, ndvi = float(np.clip(rng.normal(1.27, 0.16), 0.9, 1.55)), float(np.clip(rng.normal(0.14, 0.06), 0.03, 0.3))
+        ratio, ndvi = (
+            float(np.clip(rng.normal(1.27, 0.16), 0.9, 1.55)),
+            float(np.clip(rng.normal(0.14, 0.06), 0.03, 0.3)),
+        )
         land.rocks.append(Surface(blob, ratio, ndvi, float(rng.uniform(0.3, 3.5))))
     flat = dry * (site.slope < 3.5)
     for blob in scatter(round(14 * crowd), 1_200, 350, 5_000, flat, 20, 0.15):
@@ -392,4 +425,6 @@ def _place_surfaces(land: Landscape, site: _Site, crowd: float) -> None:
     for blob in scatter(round(6 * crowd), 8_000, 1_000, 40_000, sloping, 25, 0.25):
         land.old_scars.append(Surface(blob, 0.97, 0.53, -float(rng.uniform(0.8, 3.0))))
     for blob in scatter(round(3 * crowd), 60_000, 15_000, 200_000, dry, 0, 0.25):
-        land.trend_patches.append(Surface(blob, float(rng.uniform(0.85, 0.95)), float(rng.uniform(0.38, 0.48))))
+        land.trend_patches.append(
+            Surface(blob, float(rng.uniform(0.85, 0.95)), float(rng.uniform(0.38, 0.48)))
+        )

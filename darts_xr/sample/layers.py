@@ -36,7 +36,9 @@ def elevation_block(land: Landscape, grid: GeoBox, crs: str) -> FloatArray:
     gx = np.arange(x.min() - 4 * step, x.max() + 5 * step, step)
     gy = np.arange(y.max() + 4 * step, y.min() - 5 * step, -step)
     smooth = land.relief(gx, gy)
-    height = ndimage.map_coordinates(smooth, [(gy[0] - y) / step, (x - gx[0]) / step], order=3, mode="nearest")
+    height = ndimage.map_coordinates(
+        smooth, [(gy[0] - y) / step, (x - gx[0]) / step], order=3, mode="nearest"
+    )
     height = land.add_features(height.astype(np.float32), x, y, DEM_YEAR)
     cols, rows = np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5
     px, py = grid.transform.c + cols * grid.transform.a, grid.transform.f + rows * grid.transform.e
@@ -45,7 +47,9 @@ def elevation_block(land: Landscape, grid: GeoBox, crs: str) -> FloatArray:
     return height
 
 
-def _cover(blob: Blob, x: NDArray[np.floating], y: NDArray[np.floating], cell: float) -> tuple[tuple[slice, slice], NDArray[np.floating]] | None:
+def _cover(
+    blob: Blob, x: NDArray[np.floating], y: NDArray[np.floating], cell: float
+) -> tuple[tuple[slice, slice], NDArray[np.floating]] | None:
     window = feature_window(blob, x, y, cell)
     if window is None:
         return None
@@ -78,11 +82,15 @@ def trends_block(land: Landscape, grid: GeoBox, crs: str) -> NDArray[np.uint8]:
     px = grid.transform.c + (np.arange(w) + 0.5) * grid.transform.a
     py = grid.transform.f + (np.arange(h) + 0.5) * grid.transform.e
     for k in range(3):
-        change[k] += 3.0 * smooth_noise(px, py, 200, land.seed + 72 + k) + 2.0 * smooth_noise(px, py, 33, land.seed + 75 + k)
+        change[k] += 3.0 * smooth_noise(px, py, 200, land.seed + 72 + k) + 2.0 * smooth_noise(
+            px, py, 33, land.seed + 75 + k
+        )
     return np.clip(np.rint(127.5 + change), 1, 255).astype(np.uint8)
 
 
-def landcover_block(land: Landscape, x: NDArray[np.float64], y: NDArray[np.float64], year: int) -> NDArray[np.uint8]:
+def landcover_block(
+    land: Landscape, x: NDArray[np.float64], y: NDArray[np.float64], year: int
+) -> NDArray[np.uint8]:
     """Land cover in ESRI's classes (1 water, 7 built, 8 bare, 11 rangeland), (h, w) uint8."""
     classes = np.full((y.size, x.size), 11, np.uint8)
     cell = float(x[1] - x[0])

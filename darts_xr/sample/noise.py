@@ -67,7 +67,12 @@ def smooth_noise(x: NDArray[np.float64], y: NDArray[np.float64], wavelength: flo
 
 
 def fractal_noise(
-    x: NDArray[np.float64], y: NDArray[np.float64], wavelengths: Sequence[float], seed: int, *, roughness: float = 0.5
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    wavelengths: Sequence[float],
+    seed: int,
+    *,
+    roughness: float = 0.5,
 ) -> FloatArray:
     """Sum of smooth fields, each weaker by ``roughness`` than the one before, scaled to unit variance."""
     total = np.zeros((y.size, x.size), dtype=np.float32)

@@ -51,7 +51,9 @@ class Pass:
     snow: float
 
 
-def _paint(image: FloatArray, window: tuple[slice, slice], alpha: NDArray[np.floating], colour: NDArray[np.floating]) -> None:
+def _paint(
+    image: FloatArray, window: tuple[slice, slice], alpha: NDArray[np.floating], colour: NDArray[np.floating]
+) -> None:
     view = image[(slice(None), *window)]
     view += alpha[None].astype(np.float32) * (colour - view)
 
@@ -69,7 +71,12 @@ def _tundra(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> FloatA
     shrubs = fractal_noise(x, y, (420, 130, 40, 14), seed + 32)
     barren = fractal_noise(x, y, (520, 170, 60, 20), seed + 33)
     shares = np.stack(
-        [np.ones_like(moist), np.exp(1.6 * shrubs - 0.4), np.exp(2.9 * moist - 3.0), np.exp(3.4 * barren - 3.4)]
+        [
+            np.ones_like(moist),
+            np.exp(1.6 * shrubs - 0.4),
+            np.exp(2.9 * moist - 3.0),
+            np.exp(3.4 * barren - 3.4),
+        ]
     )
     shares /= shares.sum(axis=0)
     spectra = np.array([_HEATH, _SEDGE, _WET, _BARREN], dtype=np.float32)
@@ -81,7 +88,9 @@ def _tundra(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> FloatA
 def _shade(height: FloatArray, cell: float, sun_azimuth: float) -> FloatArray:
     """Brightness of slopes under a low sun, about 1 on level ground."""
     gy, gx = np.gradient(height, -cell, cell)
-    lit: FloatArray = 1 + 0.55 * -(gx * np.sin(sun_azimuth) + gy * np.cos(sun_azimuth)) / np.sqrt(1 + gx**2 + gy**2)
+    lit: FloatArray = 1 + 0.55 * -(gx * np.sin(sun_azimuth) + gy * np.cos(sun_azimuth)) / np.sqrt(
+        1 + gx**2 + gy**2
+    )
     return lit[1:-1, 1:-1]
 
 
@@ -122,7 +131,7 @@ class _Canvas:
         _paint(self.image, window, self.alpha(depth, 1.0), colour * (1 + 0.015 * self.texture[window]))
 
     def road(self, road: Band) -> None:
-        """A gravel road."""
+        """Paint a gravel road."""
         west, south, east, north = road.polygon().buffer(3 * self.cell).bounds
         cols = np.flatnonzero((self.x[0] > west) & (self.x[0] < east))
         rows = np.flatnonzero((self.y[:, 0] > south) & (self.y[:, 0] < north))
@@ -272,4 +281,3 @@ def render_block(
 def _upper_quantile(share: float) -> float:
     """Level that a unit-variance field exceeds on the given share of the area."""
     return float(ndtri(1 - share)) if share > 0 else 99.0
-

@@ -100,7 +100,14 @@ class Band:
 
 
 def random_blob(
-    rng: np.random.Generator, x: float, y: float, area: float, *, elongation: float, heading: float, waviness: float
+    rng: np.random.Generator,
+    x: float,
+    y: float,
+    area: float,
+    *,
+    elongation: float,
+    heading: float,
+    waviness: float,
 ) -> Blob:
     """Return a blob of the given area with random waves of orders 2 to 12 on its rim."""
     waves = tuple(
@@ -109,4 +116,6 @@ def random_blob(
     total = sum(abs(a) for _, a, _ in waves)
     if total > 0.75:  # a rim that folds onto its centre is no outline
         waves = tuple((k, a * 0.75 / total, p) for k, a, p in waves)
-    return Blob(x, y, float(np.sqrt(elongation)), float(1 / np.sqrt(elongation)), heading, waves).scaled_to(area)
+    return Blob(x, y, float(np.sqrt(elongation)), float(1 / np.sqrt(elongation)), heading, waves).scaled_to(
+        area
+    )

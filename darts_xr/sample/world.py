@@ -139,13 +139,17 @@ def write_world(
             say(f"scene {number + 1} of {scenes}: {scene_id}")
             _write_scene(world.root / "scenes" / scene_id, scene_id, acquired, image, land, crs, size)
             outlines = gpd.GeoSeries(land.truth(image.year), crs=crs).to_crs("EPSG:4326")
-            truth.append(gpd.GeoDataFrame({"date": f"{acquired:%Y-%m-%d}"}, geometry=outlines, index=outlines.index))
+            truth.append(
+                gpd.GeoDataFrame({"date": f"{acquired:%Y-%m-%d}"}, geometry=outlines, index=outlines.index)
+            )
         say(f"auxiliary layers of site {site + 1}")
         auxiliary += _write_auxiliary(world.root / "auxiliary", site, land, crs)
         infrastructure.append(_mapped_infrastructure(land, seed, crs))
     items = [_mark(item) for item in planet_items(world.root / "scenes")]
     write_catalog(items, world.catalog, title=f"Sample world {seed}", description=f"Scenes, {NOTICE}")
-    write_catalog(auxiliary, world.auxiliary, title=f"Sample world {seed}", description=f"Auxiliary, {NOTICE}")
+    write_catalog(
+        auxiliary, world.auxiliary, title=f"Sample world {seed}", description=f"Auxiliary, {NOTICE}"
+    )
     for layers, path in ((truth, world.truth), (infrastructure, world.infrastructure)):
         frame = pd.concat(layers, ignore_index=True)
         write_vectors(frame, path.with_suffix(""), formats=("gpkg",), metadata={"notice": NOTICE})
@@ -226,7 +230,9 @@ def _write_auxiliary(folder: Path, site: int, land: Landscape, crs: str) -> list
     folder.mkdir(parents=True, exist_ok=True)
     west, south, east, north = land.bounds
     margin = 150.0
-    frame = GeoBox.from_bbox((west - margin, south - margin, east + margin, north + margin), crs, resolution=10)
+    frame = GeoBox.from_bbox(
+        (west - margin, south - margin, east + margin, north + margin), crs, resolution=10
+    )
     items = []
 
     dem_grid = GeoBox.from_geopolygon(frame.extent.to_crs(POLAR, 100), resolution=2, crs=POLAR)
@@ -242,7 +248,9 @@ def _write_auxiliary(folder: Path, site: int, land: Landscape, crs: str) -> list
     trends = folder / f"trends_{site:03d}.tif"
     names = ("tc_brightness", "tc_greenness", "tc_wetness")
     with _CogWriter(trends, trend_grid, "uint8", names, nodata=0) as file:
-        file.write(trends_block(land, trend_grid, crs), Window(0, 0, trend_grid.shape[1], trend_grid.shape[0]))
+        file.write(
+            trends_block(land, trend_grid, crs), Window(0, 0, trend_grid.shape[1], trend_grid.shape[0])
+        )
     items.append(_item(trends, "landsat-trends", "trends", names, trend_grid, "uint8", 0, 2019))
 
     xs, ys = (frame.coords[name].values for name in ("x", "y"))
@@ -260,7 +268,9 @@ def _mapped_infrastructure(land: Landscape, seed: int, crs: str) -> gpd.GeoDataF
     rng = np.random.default_rng([seed, 101])
     shapes: list[tuple[str, shapely.Polygon]] = [("pad", pad.outline.polygon()) for pad in land.pads]
     for road in land.roads:
-        shapes += [("road", shapely.LineString(pair).buffer(road.width / 2 + 2)) for pair in pairwise(road.points)]
+        shapes += [
+            ("road", shapely.LineString(pair).buffer(road.width / 2 + 2)) for pair in pairwise(road.points)
+        ]
     kept = [shape for shape in shapes if rng.random() < 0.8]
     frame = gpd.GeoDataFrame(
         {"kind": [kind for kind, _ in kept]}, geometry=[polygon for _, polygon in kept], crs=crs
@@ -269,7 +279,14 @@ def _mapped_infrastructure(land: Landscape, seed: int, crs: str) -> gpd.GeoDataF
 
 
 def _item(
-    path: Path, collection: str, key: str, bands: tuple[str, ...], grid: GeoBox, dtype: str, nodata: float, year: int
+    path: Path,
+    collection: str,
+    key: str,
+    bands: tuple[str, ...],
+    grid: GeoBox,
+    dtype: str,
+    nodata: float,
+    year: int,
 ) -> pystac.Item:
     """STAC item of an auxiliary raster."""
     footprint = grid.extent.to_crs("EPSG:4326", 1000).geom
@@ -334,7 +351,9 @@ def _in_threads(draw: Callable[[Window], Any], windows: list[Window]) -> Iterato
 class _CogWriter:
     """A cloud-optimised GeoTIFF written block by block by way of a plain tiled file."""
 
-    def __init__(self, path: Path, grid: GeoBox, dtype: str, bands: tuple[str, ...], *, nodata: float | None) -> None:
+    def __init__(
+        self, path: Path, grid: GeoBox, dtype: str, bands: tuple[str, ...], *, nodata: float | None
+    ) -> None:
         self.path, self.plain = path, path.with_suffix(".plain.tif")
         self.dataset = rasterio.open(
             self.plain, "w", driver="GTiff", width=grid.shape[1], height=grid.shape[0], count=len(bands), dtype=dtype,

@@ -46,7 +46,9 @@ def label_mask(scene: xr.Dataset, outlines: gpd.GeoDataFrame) -> NDArray[np.uint
     if outlines.crs is None:
         raise CRSError("The outlines have no CRS. Set it with outlines.set_crs(...), never by guessing.")
     grid = scene.odc.geobox
-    shapes = [shape for shape in outlines.to_crs(str(grid.crs)).geometry if shape is not None and not shape.is_empty]
+    shapes = [
+        shape for shape in outlines.to_crs(str(grid.crs)).geometry if shape is not None and not shape.is_empty
+    ]
     burned = np.zeros(grid.shape, np.uint8)
     if shapes:
         rasterio.features.rasterize(shapes, out=burned, transform=grid.transform, default_value=1)
@@ -84,7 +86,9 @@ def collect_scene(
     np.save(f"{stem}_bands.npy", stack)
     np.save(f"{stem}_labels.npy", label_mask(computed.assign_attrs(scene.attrs), outlines))
     return TrainingScene(
-        np.load(f"{stem}_bands.npy", mmap_mode="r"), np.load(f"{stem}_labels.npy", mmap_mode="r"), tuple(names)
+        np.load(f"{stem}_bands.npy", mmap_mode="r"),
+        np.load(f"{stem}_labels.npy", mmap_mode="r"),
+        tuple(names),
     )
 
 

@@ -55,7 +55,9 @@ class _SlumpLoss(nn.Module):
         return 4 * focal + dice
 
 
-def _augmentation(member: Checkpoint) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+def _augmentation(
+    member: Checkpoint,
+) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """Flips and quarter turns of everything, brightness of the image bands, as in the paper's list."""
     turn = augment.AugmentationSequential(
         augment.RandomHorizontalFlip(p=0.5),
@@ -150,7 +152,11 @@ def score_pixels(network: nn.Module, member: Checkpoint, scenes: Sequence[Traini
             inputs = network_input(stack, scene.names, known, member)[None]
             found = (network(inputs.contiguous(memory_format=torch.channels_last))[0, 0] >= 0) & known
             true = labels == 1
-            counts += [float((found & true).sum()), float((found & ~true).sum()), float((~found & true).sum())]
+            counts += [
+                float((found & true).sum()),
+                float((found & ~true).sum()),
+                float((~found & true).sum()),
+            ]
     tp, fp, fn = counts
     return {
         "precision": round(tp / max(tp + fp, 1), 4),

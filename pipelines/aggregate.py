@@ -1,0 +1,166 @@
+"""From the scenes of a run to its products: Level 1 of all images, Level 2 a year, and the coverage files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import shapely
+
+import darts_xr as dx
+from darts_xr.errors import PipelineError
+from darts_xr.products import merge_level1, product_name, write_vectors
+from pipelines.detect import Run, open_run
+from pipelines.scenes import scene_folder
+
+
+@dataclass(frozen=True)
+class Products:
+    """The products of a run, in memory and on disk.
+
+    Parameters
+    ----------
+    level1, level2 : geopandas.GeoDataFrame
+        Objects per image and per year, columns of the paper's Tables 5 and 6.
+    coverage : dict of geopandas.GeoDataFrame
+        ``level1``, ``level2``, ``union``, ``intersect``.
+    files : list of pathlib.Path
+        What was written.
+    """
+
+    level1: gpd.GeoDataFrame
+    level2: gpd.GeoDataFrame
+    coverage: dict[str, gpd.GeoDataFrame]
+    files: list[Path] = field(default_factory=list)
+
+
+def read_footprints(run: Run) -> gpd.GeoDataFrame:
+    """Outlines of the valid pixels of a run's scenes: ``image_id``, ``date``, ``year``, ``geometry``."""
+    rows, shapes = [], []
+    for scene in run.scenes:
+        if scene["state"] != "done":
+            continue
+        item = json.loads((scene_folder(run.folder, scene["id"]) / "item.json").read_text())
+        rows.append({"image_id": scene["id"], "date": scene["date"], "year": int(scene["date"][:4])})
+        shapes.append(
+            shapely.geometry.shape(item["geometry"]) if item["geometry"] else shapely.MultiPolygon()
+        )
+    frame = pd.DataFrame(rows, columns=["image_id", "date", "year"]).astype({"year": "int64"})
+    return gpd.GeoDataFrame(frame, geometry=gpd.GeoSeries(shapes, crs="EPSG:4326"), crs="EPSG:4326")
+
+
+def read_level1(run: Run, *, years: Iterable[int] | None = None) -> gpd.GeoDataFrame:
+    """Level 1 of all finished scenes of a run, with running ids."""
+    wanted = None if years is None else set(years)
+    frames = [
+        gpd.read_parquet(scene_folder(run.folder, scene["id"]) / "level1.parquet")
+        for scene in run.scenes
+        if scene["state"] == "done" and (wanted is None or int(scene["date"][:4]) in wanted)
+    ]
+    return merge_level1(frames)
+
+
+def aggregate(
+    run: str | os.PathLike[str] | Run,
+    *,
+    years: Iterable[int] | None = None,
+    name: str = "darts_xr",
+    client: Any = None,
+) -> Products:
+    """Write Level 1, Level 2 and coverage of a run to ``RUN/products``.
+
+    Parameters
+    ----------
+    run : path or Run
+        A run of :func:`pipelines.detect`.
+    years : iterable of int, optional
+        Calendar years to take; by default all.
+    name : str, optional
+        Base name of the products.
+    client : distributed.Client, optional
+        Made current while the products are built.
+
+    Returns
+    -------
+    Products
+        Frames and files.
+
+    Raises
+    ------
+    PipelineError
+        When the run has no finished scene in these years.
+
+    Examples
+    --------
+    >>> products = aggregate("run", years=range(2021, 2024))  # doctest: +SKIP
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    with client.as_current() if client is not None else nullcontext():
+        cover, span = _cover(run, years)
+        level1 = read_level1(run, years=span)
+        level2 = dx.level2(level1)
+    folder, made_by = run.folder / "products", _made_by(run)
+    files = []
+    for level, frame in (("level1", level1), ("level2", level2)):
+        files += write_vectors(frame, folder / product_name(name, "features", span, level), metadata=made_by)  # type: ignore[arg-type]
+    files += _write_coverage(cover, folder, name, span, made_by)
+    return Products(level1, level2, cover, files)
+
+
+def coverage(
+    run: str | os.PathLike[str] | Run,
+    *,
+    years: Iterable[int] | None = None,
+    name: str = "darts_xr",
+    client: Any = None,
+) -> Products:
+    """Write only the coverage files of a run; see :func:`aggregate`."""
+    run = run if isinstance(run, Run) else open_run(run)
+    with client.as_current() if client is not None else nullcontext():
+        cover, span = _cover(run, years)
+    files = _write_coverage(cover, run.folder / "products", name, span, _made_by(run))
+    empty = merge_level1([])
+    return Products(empty, dx.level2(empty), cover, files)
+
+
+def _cover(run: Run, years: Iterable[int] | None) -> tuple[dict[str, gpd.GeoDataFrame], list[int]]:
+    footprints = read_footprints(run)
+    if years is not None:
+        footprints = footprints[footprints["year"].isin(list(years))].reset_index(drop=True)
+    if footprints.empty:
+        raise PipelineError(
+            f"{run.folder} has no finished scene{'' if years is None else ' in these years'}; "
+            f"of {len(run.scenes)} scenes {len(run.failed)} failed. See darts-xr report for the reasons."
+        )
+    return dx.coverage(footprints), sorted({int(year) for year in footprints["year"]})
+
+
+def _write_coverage(
+    cover: dict[str, gpd.GeoDataFrame], folder: Path, name: str, span: list[int], made_by: dict[str, str]
+) -> list[Path]:
+    files: list[Path] = []
+    for level, frame in cover.items():
+        files += write_vectors(frame, folder / product_name(name, "coverage", span, level), metadata=made_by)  # type: ignore[arg-type]
+    return files
+
+
+def _made_by(run: Run) -> dict[str, str]:
+    record = run.record
+    made_by = {
+        "darts_xr": dx.__version__,
+        "checkpoints": ", ".join(f"{c['name']}:{c['sha256']}" for c in record["checkpoints"]),
+        "batch_norm": record["batch_norm"],
+        "rules": json.dumps(record["rules"], sort_keys=True),
+        "auxiliary": record["auxiliary"],
+        "items": ", ".join(scene["id"] for scene in run.scenes if scene["state"] == "done"),
+    }
+    if record["synthetic"]:
+        made_by["synthetic"] = "made from synthetic scenes, no real observation"
+    return made_by
