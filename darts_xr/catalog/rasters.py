@@ -1,0 +1,144 @@
+"""Headers and grids of raster files: read, checked, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError, RasterioIOError
+
+from darts_xr.errors import CRSError, DamagedFileError, GridMismatchError, MissingFileError, SceneError
+
+# How GDAL reads over HTTP: a failing server is asked again, and no folder is listed.
+HTTP_OPTIONS = {
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    "GDAL_HTTP_TIMEOUT": 30,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+}
+
+
+@dataclass(frozen=True)
+class RasterHeader:
+    """What a raster file says about itself; no pixel is read for it."""
+
+    href: str
+    crs: CRS | None
+    shape: tuple[int, int]
+    transform: Affine
+    dtype: str
+    count: int
+    nodata: float | None
+    descriptions: tuple[str | None, ...]
+    cloud_optimized: bool
+
+    @property
+    def name(self) -> str:
+        """File name without its folder, for messages."""
+        return self.href.rsplit("/", 1)[-1]
+
+
+def is_url(href: str) -> bool:
+    """Whether an address is read over HTTP."""
+    return href.startswith(("http://", "https://"))
+
+
+@contextmanager
+def naming_read_errors(href: str) -> Iterator[None]:
+    """Turn what GDAL raises while a file is opened or read into an error that names the file."""
+    try:
+        yield
+    except RasterioIOError as error:
+        missing = "404" in str(error) if is_url(href) else not Path(href).exists()
+        if missing:
+            raise MissingFileError(
+                f"{href} does not exist; put it back or build the catalogue again"
+            ) from error
+        raise DamagedFileError(
+            f"{href} cannot be read, it is cut short or damaged: {error}; download it again"
+        ) from error
+    except RasterioError as error:
+        raise DamagedFileError(f"{href} cannot be read: {error}; download it again") from error
+
+
+def read_header(href: str) -> RasterHeader:
+    """Open a raster, local or over HTTP, and read its header.
+
+    Raises
+    ------
+    MissingFileError, DamagedFileError
+    """
+    options = HTTP_OPTIONS if is_url(href) else {}
+    with naming_read_errors(href), rasterio.Env(**options), rasterio.open(href) as source:
+        return RasterHeader(
+            href=href,
+            crs=source.crs,
+            shape=source.shape,
+            transform=source.transform,
+            dtype=source.dtypes[0],
+            count=source.count,
+            nodata=source.nodata,
+            descriptions=source.descriptions,
+            cloud_optimized=source.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
+        )
+
+
+def utm_code(crs: CRS | None, name: str) -> str:
+    """EPSG code of an image's CRS, which must be a WGS84 UTM zone.
+
+    Raises
+    ------
+    CRSError
+    """
+    if crs is None or not crs:
+        raise CRSError(
+            f"{name} has no coordinate reference system; assign the UTM zone that it was delivered in "
+            "(gdal_edit -a_srs EPSG:326xx) or download it again"
+        )
+    epsg = crs.to_epsg()
+    if epsg is None or not (32601 <= epsg <= 32660 or 32701 <= epsg <= 32760):
+        raise CRSError(
+            f"{name} is in {f'EPSG:{epsg}' if epsg else crs.to_wkt()[:60]}, not in a WGS84 UTM zone "
+            "(EPSG:326xx, 327xx), in which Planet delivers; use the file as delivered, without reprojection"
+        )
+    return f"EPSG:{epsg}"
+
+
+def check_upright(header: RasterHeader) -> None:
+    """Refuse rotated, sheared and bottom-up grids.
+
+    Raises
+    ------
+    SceneError
+    """
+    grid = header.transform
+    if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
+        raise SceneError(
+            f"{header.name} is not a north-up raster (transform {tuple(grid)[:6]}); use the file as delivered"
+        )
+
+
+def check_same_grid(image: RasterHeader, mask: RasterHeader) -> None:
+    """Refuse a mask that does not share the image's pixel grid.
+
+    Raises
+    ------
+    GridMismatchError
+    """
+    differences = []
+    if image.shape != mask.shape:
+        differences.append(f"sizes {image.shape} and {mask.shape}")
+    if image.crs != mask.crs:
+        differences.append(f"reference systems {image.crs} and {mask.crs}")
+    if not image.transform.almost_equals(mask.transform, precision=abs(image.transform.a) * 1e-3):
+        differences.append(f"transforms {tuple(image.transform)[:6]} and {tuple(mask.transform)[:6]}")
+    if differences:
+        raise GridMismatchError(
+            f"the image {image.name} and its mask {mask.name} do not lie on the same pixels: "
+            f"{'; '.join(differences)}. Use image and mask of the same order (both clipped or both whole)"
+        )

@@ -1,0 +1,134 @@
+"""Usable-data masks: Planet's bit tables and the named rules that turn them into "valid" (array kernels).
+
+The kernels index, compare and combine, so that they work on NumPy, Dask and GPU arrays alike;
+:func:`darts_xr.cube.masks.valid_mask` is the function for users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from darts_xr.errors import MaskError
+
+# udm1, one byte a pixel; also band 8 of an udm2.
+UDM1_BITS = {
+    0: "blackfill: the image holds no data",
+    1: "cloud, by the old brightness test",
+    2: "blue missing or suspect",
+    3: "green missing or suspect",
+    4: "red missing or suspect",
+    5: "red edge missing or suspect (RapidEye), else unused",
+    6: "near infrared missing or suspect",
+    7: "unused",
+}
+UDM2_BANDS = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "unusable")
+
+BLACKFILL = 1 << 0
+UDM1_CLOUD = 1 << 1
+# No data, or one of the four bands that the models read is missing or suspect.
+_UNREADABLE = BLACKFILL | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """A named rule: the mask that it reads and what it calls valid."""
+
+    name: str
+    mask: str  # key of the asset: "udm2" or "udm1"
+    bands: int
+    valid: Callable[[Any], Any]  # (bands, y, x) uint8 -> (y, x) bool
+    description: str
+
+
+def _udm2(mask: Any) -> Any:
+    clear, snow, shadow, _, heavy_haze, cloud, _, unusable = (mask[band] for band in range(8))
+    covered = (snow == 1) | (shadow == 1) | (heavy_haze == 1) | (cloud == 1)
+    return (clear == 1) & ~covered & ((unusable & _UNREADABLE) == 0)
+
+
+def _udm1(mask: Any) -> Any:
+    return mask[0] == 0
+
+
+def _udm2_2021(mask: Any) -> Any:
+    return (mask[1] == 0) & (mask[2] == 0) & (mask[4] == 0) & (mask[5] == 0) & (mask[7] == 0)
+
+
+MASK_RULES: dict[str, MaskRule] = {
+    rule.name: rule
+    for rule in (
+        MaskRule(
+            "udm2",
+            "udm2",
+            8,
+            _udm2,
+            "clear, and not snow, shadow, heavy haze or cloud, and in band 8 neither blackfill nor a missing "
+            "or suspect blue, green, red or near infrared",
+        ),
+        MaskRule("udm1", "udm1", 1, _udm1, "no bit of udm1 is set"),
+        MaskRule(
+            "udm2-2021",
+            "udm2",
+            8,
+            _udm2_2021,
+            "neither snow, shadow, heavy haze nor cloud, and no bit of band 8 is set; light haze is valid",
+        ),
+    )
+}
+
+
+def default_rule(has_udm2: bool, has_udm1: bool) -> str:
+    """Name of the rule that applies when the user names none: udm2 where there is one, else udm1.
+
+    Parameters
+    ----------
+    has_udm2, has_udm1 : bool
+        Which masks came with the scene.
+
+    Returns
+    -------
+    str
+        ``"udm2"`` or ``"udm1"``.
+
+    Raises
+    ------
+    MaskError
+        The scene has neither.
+
+    Examples
+    --------
+    >>> default_rule(has_udm2=True, has_udm1=True), default_rule(has_udm2=False, has_udm1=True)
+    ('udm2', 'udm1')
+    """
+    if has_udm2:
+        return "udm2"
+    if has_udm1:
+        return "udm1"
+    raise MaskError(
+        "the scene has neither an udm2 nor an udm1 mask, so nothing says which pixels are usable; "
+        "order the bundle analytic_sr_udm2, which brings the udm2"
+    )
+
+
+def find_rule(rule: str, band_count: int, *, name: str = "the mask") -> MaskRule:
+    """Look a rule up and check that a mask of ``band_count`` bands, called ``name``, suits it.
+
+    Raises
+    ------
+    MaskError
+    """
+    if rule not in MASK_RULES:
+        raise MaskError(f"there is no mask rule {rule!r}; the rules are {', '.join(sorted(MASK_RULES))}")
+    found = MASK_RULES[rule]
+    if band_count != found.bands:
+        advice = {
+            "udm2": "order the scene again, or use its one-band udm1 with the rule 'udm1'",
+            "udm1": "take the one-band DN_udm, or the rule 'udm2' for an udm2",
+        }[found.mask]
+        raise MaskError(
+            f"{name} has {band_count} band(s), but mask rule {rule!r} reads the {found.bands} band(s) of an "
+            f"{found.mask}; {advice}"
+        )
+    return found
