@@ -49,6 +49,14 @@ class MissingBandsError(SceneError):
     """Bands that the model needs are in neither the item nor the auxiliary sources."""
 
 
+class BandDefinitionError(DartsError):
+    """A band's definition, as a checkpoint carries it, is incomplete or unusable."""
+
+
+class LandCoverError(SceneError):
+    """A land-cover map is missing or does not have the expected class scheme."""
+
+
 class MaskError(SceneError):
     """A usable-data mask does not have the layout that the mask rule needs."""
 

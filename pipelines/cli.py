@@ -46,7 +46,7 @@ def _verb(function: Callable[..., Any]) -> Callable[..., Any]:
             function(*args, **kwargs)
         except DartsError as error:
             notes.print(f"[red]{type(error).__name__}[/]: ", end="")
-            notes.print(str(error), markup=False, highlight=False)
+            notes.print(str(error), markup=False, highlight=False, soft_wrap=True)
             sys.exit(1)
 
     run = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary instead.")(
@@ -261,11 +261,12 @@ def aggregate(run: Path, years: str | None, name: str, as_json: bool) -> None:
         products = run_aggregate(run, years=parse_years(years), name=name)
     counts = {"level1": len(products.level1), "level2": len(products.level2)}
     if not as_json:
-        per_year = products.level2.groupby("year")["area_ha"].agg(["size", "sum"])
-        covered = products.coverage["level2"].set_index("year")["area_km2"]
+        per_year = products.level2.groupby("year")["area_ha"]
+        found, hectares = per_year.size().to_dict(), per_year.sum().to_dict()
+        covered = products.coverage["level2"].set_index("year")["area_km2"].to_dict()
         rows = [
-            [str(year), float(covered[year]), *per_year.reindex([year], fill_value=0).iloc[0]]
-            for year in covered.index
+            [str(year), km2, found.get(year, 0), float(hectares.get(year, 0))]
+            for year, km2 in covered.items()
         ]
         show_table("Level 2", ["year", "covered km²", "slumps", "slumps ha"], rows)
     _finish({**counts, "files": [str(path) for path in products.files]}, as_json, run / "products")

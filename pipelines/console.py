@@ -65,7 +65,7 @@ def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -
     """Print a table, numbers to the right."""
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
     screen.print(table)

@@ -1,1 +1,32 @@
-"""Placeholder for the room; its paragraph is written with it."""
+"""Items come in, one lazy Dataset a scene goes out: all bands a network may want, on the image's own pixel grid.
+
+:func:`open_scene` joins image, vegetation index, terrain, Landsat trends and the valid mask; :func:`open_cube` stacks
+rasters of many dates on one grid. The kernels (:func:`ndvi`, :func:`slope`, :func:`relative_elevation`) take arrays of
+any kind. :data:`BANDS` defines each band once, for training and inference alike.
+"""
+
+from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
+from darts_xr.cube.bands import BANDS, Band, scale_band, select_bands
+from darts_xr.cube.indices import ndvi
+from darts_xr.cube.landcover import landcover_for
+from darts_xr.cube.masks import MASK_RULES, valid_mask
+from darts_xr.cube.scene import open_scene
+from darts_xr.cube.terrain import relative_elevation, slope
+from darts_xr.cube.timecube import open_cube
+
+__all__ = [
+    "BANDS",
+    "MASK_RULES",
+    "Band",
+    "auxiliary_layers",
+    "landcover_for",
+    "ndvi",
+    "neutral_layers",
+    "open_cube",
+    "open_scene",
+    "relative_elevation",
+    "scale_band",
+    "select_bands",
+    "slope",
+    "valid_mask",
+]

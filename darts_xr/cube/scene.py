@@ -23,7 +23,7 @@ from darts_xr.cube.indices import ndvi
 from darts_xr.cube.masks import default_rule, valid_mask
 from darts_xr.cube.sources import items_near
 from darts_xr.cube.warp import lazy_blocks, on_grid
-from darts_xr.errors import MissingBandsError
+from darts_xr.errors import MaskError, MissingBandsError
 
 #: Side of a chunk in pixels unless asked otherwise: whole COG blocks, and 40 MB once all bands are float32.
 CHUNK = 1024
@@ -113,7 +113,13 @@ def open_scene(
     """
     item = normalize_item(item)
     _, image_file, positions = image_asset(item)
-    _, mask_file, kind = mask_asset(item)
+    masked = mask_asset(item)
+    if masked is None:
+        raise MaskError(
+            f"{item.id} has no usable-data mask (udm2 or udm1), so clouds cannot be told from ground. "
+            "Order the scene with its udm2 and build the catalogue again."
+        )
+    _, mask_file, kind = masked
     image, mask = read_header(image_file.href), read_header(mask_file.href)
     code = utm_code(image.crs, image.name)
     check_same_grid(image, mask)
@@ -167,8 +173,8 @@ def _wanted_bands(item: pystac.Item, bands: Sequence[str] | None, auxiliary: Any
     if missing and auxiliary is None:
         raise MissingBandsError(
             f"{item.id}: {', '.join(missing)} come from auxiliary layers and none were given. Give a source of "
-            'auxiliary STAC items (elevation, Landsat trends) that covers the scene, or "neutral" to fill level terrain and '
-            "no trend, which is written into the output's metadata."
+            'auxiliary STAC items (elevation, Landsat trends) that covers the scene, or "neutral" to fill level '
+            "terrain and no trend, which is written into the output's metadata."
         )
     return tuple(bands)
 

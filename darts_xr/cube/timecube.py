@@ -72,16 +72,28 @@ def open_cube(
     if bbox is not None:
         where = {"geobox": _snapped(bbox, where["crs"], pixel)}
     cube = odc.stac.load(
-        items, bands=list(bands), groupby="id", chunks={"y": chunks, "x": chunks}, resampling="nearest", **where
+        items,
+        bands=list(bands),
+        groupby="id",
+        chunks={"y": chunks, "x": chunks},
+        resampling="nearest",
+        **where,
     )
     for name in cube.data_vars:
         if name == "probability":
             percent = cube[name]
             cube[name] = (percent.where(percent != 255) / np.float32(100)).astype("float32")
-            cube[name].attrs = {"long_name": "probability of an active retrogressive thaw slump", "units": "1"}
+            cube[name].attrs = {
+                "long_name": "probability of an active retrogressive thaw slump",
+                "units": "1",
+            }
     return cube
 
 
 def _snapped(bbox: tuple[float, float, float, float], crs: str, pixel: float) -> GeoBox:
     """Grid over a box in degrees, its edges on whole pixels so that neighbouring cubes fit."""
-    return GeoBox.from_bbox(GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8)).footprint(crs).boundingbox, resolution=pixel, tight=False)
+    return GeoBox.from_bbox(
+        GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8)).footprint(crs).boundingbox,
+        resolution=pixel,
+        tight=False,
+    )

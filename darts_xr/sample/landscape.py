@@ -137,7 +137,8 @@ class Landscape:
     rocks: list[Surface] = field(default_factory=list)
     ponds: list[Surface] = field(default_factory=list)
     pads: list[Surface] = field(default_factory=list)
-    trend_patches: list[Surface] = field(default_factory=list)
+    burns: list[Surface] = field(default_factory=list)
+    disturbances: list[Surface] = field(default_factory=list)
     roads: list[Band] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -425,6 +426,7 @@ def _place_surfaces(land: Landscape, site: _Site, crowd: float) -> None:
     for blob in scatter(round(6 * crowd), 8_000, 1_000, 40_000, sloping, 25, 0.25):
         land.old_scars.append(Surface(blob, 0.97, 0.53, -float(rng.uniform(0.8, 3.0))))
     for blob in scatter(round(3 * crowd), 60_000, 15_000, 200_000, dry, 0, 0.25):
-        land.trend_patches.append(
-            Surface(blob, float(rng.uniform(0.85, 0.95)), float(rng.uniform(0.38, 0.48)))
-        )
+        land.burns.append(Surface(blob, float(rng.uniform(0.85, 0.95)), float(rng.uniform(0.38, 0.48))))
+    # Ground that was disturbed and is green again: only the trends show it, as strongly as a slump.
+    for blob in scatter(round(26 * crowd), 6_000, 900, 60_000, dry, 5, 0.2):
+        land.disturbances.append(Surface(blob))

@@ -13,6 +13,9 @@ from darts_xr.sample.noise import FloatArray, smooth_noise
 from darts_xr.sample.shapes import Blob
 
 DEM_NODATA = -9999.0
+# Change of brightness, greenness, wetness on the 8-bit scale.
+_SLUMP_TREND = (38.0, -40.0, -28.0)
+_DRAINED_TREND = (32.0, 34.0, -45.0)
 _COARSE = 32  # px; coordinates of a warped grid are exact this often and linear between
 
 
@@ -65,26 +68,20 @@ def trends_block(land: Landscape, grid: GeoBox, crs: str) -> NDArray[np.uint8]:
     x, y = site_coordinates(fine, crs)
     change = np.zeros((3, *fine.shape), dtype=np.float32)
     rng = np.random.default_rng([land.seed, 71])
-    for slump in land.slumps:
-        strength = rng.uniform(0.7, 1.3) * np.array([40.0, -42.0, -30.0])
-        blob = slump.at(TREND_YEAR)
+    changes = [(slump.at(TREND_YEAR), rng.uniform(0.35, 1.25), _SLUMP_TREND) for slump in land.slumps]
+    for patch in (*land.burns, *land.disturbances):
+        kind = _SLUMP_TREND if rng.random() < 0.6 else _DRAINED_TREND
+        changes.append((patch.outline, rng.uniform(0.35, 1.25), kind))
+    for blob, strength, kind in changes:
         covered = None if blob is None else _cover(blob, x, y, 10.0)
         if covered is not None:
-            change[(slice(None), *covered[0])] += strength[:, None, None] * covered[1]
-    for patch in land.trend_patches:
-        burnt = rng.random() < 0.5
-        strength = rng.uniform(0.5, 1.2) * np.array([25.0, -45.0, -25.0] if burnt else [30.0, 35.0, -50.0])
-        covered = _cover(patch.outline, x, y, 10.0)
-        if covered is not None:
-            change[(slice(None), *covered[0])] += strength[:, None, None] * covered[1]
+            change[(slice(None), *covered[0])] += strength * np.array(kind)[:, None, None] * covered[1]
     h, w = grid.shape
     change = change.reshape(3, h, 3, w, 3).mean(axis=(2, 4))
-    px = grid.transform.c + (np.arange(w) + 0.5) * grid.transform.a
-    py = grid.transform.f + (np.arange(h) + 0.5) * grid.transform.e
+    px, py = (np.asarray(grid.coords[axis].values, np.float64) for axis in ("x", "y"))
     for k in range(3):
-        change[k] += 3.0 * smooth_noise(px, py, 200, land.seed + 72 + k) + 2.0 * smooth_noise(
-            px, py, 33, land.seed + 75 + k
-        )
+        change[k] += 4.0 * smooth_noise(px, py, 200, land.seed + 72 + k)
+        change[k] += 2.0 * smooth_noise(px, py, 33, land.seed + 75 + k)
     return np.clip(np.rint(127.5 + change), 1, 255).astype(np.uint8)
 
 

@@ -62,8 +62,8 @@ def smooth_noise(x: NDArray[np.float64], y: NDArray[np.float64], wavelength: flo
     ni, nj = int(np.floor(u.max())) + 3 - i0, int(np.floor(v.max())) + 3 - j0
     jj, ii = np.meshgrid(np.arange(j0, j0 + nj), np.arange(i0, i0 + ni), indexing="ij")
     lattice = _hash_uniform(ii, jj, seed)
-    field: FloatArray = _spline_matrix(v, j0, nj) @ lattice @ _spline_matrix(u, i0, ni).T
-    return field / np.float32(_FIELD_STD)
+    field = _spline_matrix(v, j0, nj) @ lattice @ _spline_matrix(u, i0, ni).T
+    return (field / np.float32(_FIELD_STD)).astype(np.float32, copy=False)
 
 
 def fractal_noise(

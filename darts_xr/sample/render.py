@@ -181,7 +181,7 @@ def _water(canvas: _Canvas, land: Landscape, x: NDArray[np.float64], y: NDArray[
 def ground(land: Landscape, x: NDArray[np.float64], y: NDArray[np.float64], year: float) -> FloatArray:
     """Reflectance × 10000 of the cloud-free ground, (4, h, w), blue green red nir."""
     canvas = _Canvas(land, x, y)
-    for patch in land.trend_patches:
+    for patch in land.burns:
         canvas.patch(patch, strength=0.55)
     for scar in land.old_scars:
         canvas.patch(scar, strength=0.8)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.windows import Window
+from threadpoolctl import threadpool_limits
 
 from darts_xr.catalog import planet_items, write_catalog
 from darts_xr.products import write_vectors
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 NOTICE = "synthetic: made by darts_xr.sample, no real observation"
 POLAR = "EPSG:3413"
 PIXEL = 3.0  # m
-_BLOCK = 1024
+_BLOCK = 512
 _YEARS = (2021, 2022, 2023)
 _PER_SITE = 2 * len(_YEARS)
 _SITE_SPACING = 40_000.0  # m
@@ -342,7 +343,8 @@ def _windows(height: int, width: int) -> list[Window]:
 def _in_threads(draw: Callable[[Window], Any], windows: list[Window]) -> Iterator[tuple[Window, Any]]:
     """Draw windows in a few threads, in order, with few blocks in memory at a time."""
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    # Threads of BLAS below threads of our own would fight for the cores.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         for first in range(0, len(windows), workers):
             batch = windows[first : first + workers]
             yield from zip(batch, pool.map(draw, batch), strict=True)

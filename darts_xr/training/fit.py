@@ -157,7 +157,7 @@ def score_pixels(network: nn.Module, member: Checkpoint, scenes: Sequence[Traini
                 float((found & ~true).sum()),
                 float((~found & true).sum()),
             ]
-    tp, fp, fn = counts
+    tp, fp, fn = counts.tolist()
     return {
         "precision": round(tp / max(tp + fp, 1), 4),
         "recall": round(tp / max(tp + fn, 1), 4),

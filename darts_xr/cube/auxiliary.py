@@ -1,0 +1,242 @@
+"""Auxiliary STAC items to lazy layers on a scene's grid: terrain and Landsat trends.
+
+Conventions of the items: an asset ``dem`` holds heights in metres; assets ``relative_elevation`` and
+``slope`` hold ready-made layers; an asset with bands named ``tc_brightness``, ``tc_greenness`` and
+``tc_wetness`` holds the trends. Nothing is opened before it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import pystac
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from darts_xr.cube.bands import BANDS
+from darts_xr.cube.mosaic import RasterSource
+from darts_xr.cube.sources import band_fields, items_near, layer_sources, trend_sources
+from darts_xr.cube.terrain import Spacing, disk, relative_elevation_inside, slope_inside
+from darts_xr.cube.warp import Derivation, lazy_blocks, on_grid, warp_block, warp_onto
+from darts_xr.errors import CRSError, MissingBandsError
+
+TERRAIN = ("relative_elevation", "slope")
+TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+AUXILIARY_BANDS = (*TERRAIN, *TRENDS)
+
+TerrainGrid = Literal["scene", "dem"]
+
+# Legacy encoding of ready-made relative elevation: int16, (metres + 50) × 300, 0 = no data.
+_LEGACY_SCALE, _LEGACY_OFFSET = 1 / 300, -50.0
+
+
+def _reach(names: Sequence[str], radius: float, spacing: Spacing) -> tuple[int, int]:
+    """Pixels that the bands' kernels look away from their centre, along y and x."""
+    reach_y = reach_x = 1 if "slope" in names else 0
+    if "relative_elevation" in names:
+        height, width = disk(radius, spacing).shape
+        reach_y, reach_x = max(reach_y, height // 2), max(reach_x, width // 2)
+    return reach_y, reach_x
+
+
+def _derive(
+    planes: NDArray[np.float32], spacing: Spacing, *, names: Sequence[str], radius: float
+) -> NDArray[np.float32]:
+    """Terrain bands of heights (1, y, x) that carry the bands' common halo on each side."""
+    heights = planes[0]
+    halo = _reach(names, radius, spacing)
+    out = np.empty((len(names), *(n - 2 * h for n, h in zip(heights.shape, halo, strict=True))), np.float32)
+    for band, name in zip(out, names, strict=True):
+        spare_y, spare_x = (h - n for h, n in zip(halo, _reach((name,), radius, spacing), strict=True))
+        part = heights[spare_y : heights.shape[0] - spare_y, spare_x : heights.shape[1] - spare_x]
+        if name == "slope":
+            band[:] = slope_inside(part, spacing)
+        else:
+            band[:] = relative_elevation_inside(part, radius, spacing)
+    return out
+
+
+def _terrain(
+    sources: tuple[RasterSource, ...],
+    geobox: GeoBox,
+    names: tuple[str, ...],
+    *,
+    radius: float,
+    grid: TerrainGrid,
+    chunks: Any,
+    device: str,
+) -> da.Array:
+    """Terrain bands (band, y, x) from the tiles of a DEM: each height is read and warped once."""
+    derivation = Derivation(
+        len(names), partial(_reach, names, radius), partial(_derive, names=names, radius=radius)
+    )
+    warp = partial(warp_block, sources, geobox, resampling="cubic", device=device)
+
+    def read_on_scene(rows: slice, cols: slice) -> NDArray[np.float32]:
+        spacing = (abs(geobox.resolution.y), abs(geobox.resolution.x))
+        halo = derivation.reach(spacing)
+        grown = [slice(s.start - h, s.stop + h) for s, h in zip((rows, cols), halo, strict=True)]
+        return derivation.derive(warp(*grown), spacing)
+
+    def read_on_dem(rows: slice, cols: slice) -> NDArray[np.float32]:
+        return warp(rows, cols, derivation=derivation)
+
+    return lazy_blocks(
+        read_on_scene if grid == "scene" else read_on_dem,
+        geobox.shape,
+        chunks=chunks,
+        dtype=np.float32,
+        lead=len(names),
+        token=("terrain", sources, geobox, names, radius, grid, device),
+    )
+
+
+def _ready_made(
+    items: Sequence[pystac.Item], name: str, geobox: GeoBox, chunks: Any, device: str
+) -> da.Array | None:
+    """Layer that a catalogue brings along, decoded to metres or degrees; None if there is none."""
+    carriers = [item for item in items if name in item.assets]
+    if not carriers:
+        return None
+    first = (band_fields(carriers[0].assets[name]) or [{}])[0]
+    stated = "scale" in first or "offset" in first or str(first.get("data_type", "")).startswith("float")
+    if name == "relative_elevation" and not stated:
+        scale, offset, nodata = _LEGACY_SCALE, _LEGACY_OFFSET, 0.0
+    else:
+        scale, offset, nodata = float(first.get("scale", 1.0)), float(first.get("offset", 0.0)), None
+    sources = layer_sources(carriers, name, nodata)
+    warped: da.Array = warp_onto(sources, geobox, resampling="cubic", chunks=chunks, device=device).data
+    decoded: da.Array = warped * np.float32(scale) + np.float32(offset)
+    return decoded
+
+
+def auxiliary_layers(
+    items: Iterable[pystac.Item],
+    geobox: GeoBox,
+    *,
+    needed: Iterable[str] = AUXILIARY_BANDS,
+    datetime: datetime | None = None,
+    chunks: Any = "auto",
+    radius: float | None = None,
+    terrain_grid: TerrainGrid = "scene",
+    trends_resampling: Literal["nearest", "bilinear"] = "bilinear",
+    device: str = "cpu",
+) -> dict[str, xr.DataArray]:
+    """Provide the auxiliary bands of a scene from STAC items.
+
+    Parameters
+    ----------
+    items
+        Auxiliary items of any collection; those that meet the scene are used.
+    geobox
+        The scene's pixel grid.
+    needed
+        Names of bands: "relative_elevation", "slope", "tc_brightness", "tc_greenness", "tc_wetness".
+    datetime
+        Date of the scene: where items overlap, those nearest in time win; without it the first listed win.
+    chunks
+        Chunk size in pixels: one number, a pair (y, x), or "auto".
+    radius
+        Radius in metres of relative elevation; the registry's (50 m, the paper's kernel) if None.
+    terrain_grid
+        "scene" warps the DEM once and derives on the scene's grid; "dem" derives on the DEM's own grid and
+        warps the derivatives, as the published layers were made.
+    trends_resampling
+        "bilinear", or "nearest" as the published checkpoints were trained.
+    device
+        torch device that interpolates.
+
+    Returns
+    -------
+    dict of DataArray (y, x)
+        Lazy, in the order of ``needed``. Terrain is float32 in metres and degrees with NaN in voids; trends
+        are uint8 with 127 (no change) where the source has no data. Nothing is opened until computed.
+
+    Raises
+    ------
+    MissingBandsError
+        If no item that meets the scene provides a band; the message names the bands and the two ways out.
+    MissingFileError, DamagedFileError, CRSError
+        When computed; the message names the item.
+    """
+    names = tuple(dict.fromkeys(needed))
+    if unknown := sorted(set(names) - set(AUXILIARY_BANDS)):
+        raise MissingBandsError(f"{unknown} are no auxiliary bands; those are {list(AUXILIARY_BANDS)}")
+    if geobox.crs is None or geobox.crs.geographic:
+        raise CRSError(f"the scene's grid must be in a projected CRS in metres, not {geobox.crs}")
+    near = items_near(items, geobox, datetime)
+    size = float(radius if radius is not None else BANDS["relative_elevation"].radius or 50.0)
+    layers: dict[str, da.Array] = {}
+    notes: dict[str, dict[str, Any]] = {}
+
+    terrain = tuple(name for name in names if name in TERRAIN)
+    dems = tuple(layer_sources(near, "dem", -9999.0))
+    if terrain and dems:
+        stack = _terrain(dems, geobox, terrain, radius=size, grid=terrain_grid, chunks=chunks, device=device)
+        for index, name in enumerate(terrain):
+            layers[name] = stack[index]
+            notes[name] = {"terrain_grid": terrain_grid}
+        if "relative_elevation" in terrain:
+            notes["relative_elevation"]["radius"] = size
+    else:
+        for name in terrain:
+            if (ready := _ready_made(near, name, geobox, chunks, device)) is not None:
+                layers[name], notes[name] = ready, {"terrain_grid": "ready-made"}
+
+    if any(name in TRENDS for name in names) and (trends := trend_sources(near, TRENDS)):
+        stack = warp_onto(
+            trends,
+            geobox,
+            resampling=trends_resampling,
+            chunks=chunks,
+            dtype=np.uint8,
+            nodata=BANDS["tc_brightness"].neutral,
+            device=device,
+        ).data
+        for index, name in enumerate(TRENDS):
+            layers[name], notes[name] = stack[index], {"resampling": trends_resampling}
+
+    if missing := [name for name in names if name not in layers]:
+        raise MissingBandsError(
+            f"no auxiliary item covers the scene for {missing}: give an auxiliary source that covers it, or "
+            'auxiliary="neutral" to stand in level terrain and a neutral trend (written into the metadata)'
+        )
+    return {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
+
+
+def _label(data: da.Array, geobox: GeoBox, name: str, **attrs: Any) -> xr.DataArray:
+    band = BANDS[name]
+    return on_grid(
+        data, geobox, name, long_name=band.long_name, units=band.units, source=band.source, **attrs
+    )
+
+
+def neutral_layers(
+    geobox: GeoBox, needed: Iterable[str] = AUXILIARY_BANDS, chunks: Any = "auto"
+) -> dict[str, xr.DataArray]:
+    """Stand in level terrain and a neutral trend where no auxiliary data are at hand.
+
+    Returns
+    -------
+    dict of DataArray (y, x)
+        Lazy constants of the types of :func:`auxiliary_layers`; ``attrs["source"]`` is "neutral".
+
+    Examples
+    --------
+    >>> from odc.geo.geobox import GeoBox
+    >>> grid = GeoBox.from_bbox((0, 0, 30, 30), "EPSG:32608", resolution=3)
+    >>> neutral_layers(grid, ["tc_wetness"])["tc_wetness"].values[0, 0]
+    np.uint8(127)
+    """
+    layers = {}
+    for name in needed:
+        dtype = np.dtype(np.float32 if name in TERRAIN else np.uint8)
+        data = da.full(tuple(geobox.shape), BANDS[name].neutral, chunks=chunks, dtype=dtype)
+        layers[name] = _label(data, geobox, name).assign_attrs(source="neutral")
+    return layers

@@ -1,0 +1,280 @@
+"""Level 2: one row per place and calendar year, in the columns of the paper's Table 6."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from darts_xr.errors import ProductError
+from darts_xr.products.geometry import area_columns, check_crs, geohashes, sound_polygons
+from darts_xr.products.level_one import VERSION_COLUMNS, check_ids, image_date, require
+
+LEVEL2_COLUMNS = (
+    "id", "id_geohash", "year", "area_m2", "area_ha", "area_km2", "image_source", "n_features_level1",
+    "id_geohash_level1", "earliest_date", "latest_date", "n_unique_dates", "pval_mean_of_mean_level1",
+    "pval_mean_of_max_level1", *VERSION_COLUMNS, "geometry",
+)  # fmt: skip
+_NEEDED = (
+    "id", "id_geohash", "date", "year", "image_source", "image_id", "pval_mean", "pval_max",
+    "DARTS_dataset_version", "DARTS_AI_model_version", "DARTS_AI_model_threshold", "geometry",
+)  # fmt: skip
+
+# --- array kernels -----------------------------------------------------------------------------------------
+
+
+def overlap_groups(
+    shapes: NDArray[np.object_], labels: NDArray[np.integer], touching: bool = False
+) -> NDArray[np.int64]:
+    """Find the connected group (0, 1, ... by first member) of each polygon; groups share one label."""
+    # Boxes first: most of their pairs are of two years, or one pair the other way round, and need no geometry.
+    left, right = shapely.STRtree(shapes).query(shapes)
+    once = (left < right) & (labels[left] == labels[right])
+    left, right = left[once], right[once]
+    if touching:
+        shapely.prepare(shapes)
+        meet = shapely.intersects(shapes[left], shapes[right])
+    else:
+        meet = shapely.relate_pattern(shapes[left], shapes[right], "T********")
+    left, right = left[meet], right[meet]
+    n = len(shapes)
+    graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(n, n))
+    _, group = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)
+
+
+def union_by_group(shapes: NDArray[np.object_], group: NDArray[np.int64]) -> NDArray[np.object_]:
+    """Union of each group's polygons; a polygon that is alone in its group stays as it is.
+
+    Neighbours in each group are united pair by pair, round by round, in one vectorised call a round.
+    """
+    order = np.argsort(group, kind="stable")
+    shapes, group = shapes[order].copy(), group[order]
+    while True:
+        begin = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+        count = np.diff(begin, append=len(group))
+        if len(group) == 0 or count.max() == 1:
+            return shapes
+        place = np.arange(len(group)) - np.repeat(begin, count)
+        second = place % 2 == 1
+        first = np.flatnonzero(second) - 1
+        shapes[first] = shapely.union(shapes[first], shapes[second])
+        shapes, group = shapes[~second], group[~second]
+
+
+# --- labelled public function ------------------------------------------------------------------------------
+
+
+def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFrame:
+    """Overlapping Level 1 polygons of each calendar year, dissolved into one feature per place.
+
+    Columns, types and texts are those of Nitze et al. 2025 (Sci. Data 12:1512), Table 6. Every Level 1 row
+    is a member of exactly one feature of its year. A polygon that overlaps no other keeps its geometry
+    untouched. The result does not depend on the order of the rows.
+
+    Parameters
+    ----------
+    level1 : geopandas.GeoDataFrame
+        Level 1 of any number of images and years.
+    touching : bool
+        Whether polygons that share only an edge or a corner are united. By default their interiors must
+        overlap.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        One row per feature, EPSG:4326, sorted by year and geohash: ``id`` (int64, from 1), ``id_geohash``,
+        ``year`` (int64), ``area_m2`` (int64), ``area_ha``, ``area_km2``, ``image_source``,
+        ``n_features_level1`` (int64), ``id_geohash_level1`` (members' geohashes, sorted, comma-separated),
+        ``earliest_date``, ``latest_date``, ``n_unique_dates`` (int64), ``pval_mean_of_mean_level1``,
+        ``pval_mean_of_max_level1`` (float64), five ``DARTS_`` columns, ``geometry``. ``attrs["repaired"]``
+        lists geometries that were invalid.
+
+    Raises
+    ------
+    ProductError
+        If columns are missing, an id occurs twice in one image, a date is outside its year or contradicts its
+        image id, or a geometry has no area.
+    CRSError
+        If ``level1`` has no CRS.
+
+    Examples
+    --------
+    >>> import geopandas as gpd, shapely
+    >>> from darts_xr.products import level1, merge_level1
+    >>> def one_image(day, x):
+    ...     feats = gpd.GeoDataFrame(
+    ...         {f"pval_{s}": [0.5] for s in ("mean", "std", "min", "max", "p25", "p50", "p75")},
+    ...         geometry=[shapely.box(x, 69, x + 0.002, 69.001)], crs=4326)
+    ...     return level1(feats, {"item_id": f"202107{day}_201500_1034", "datetime": f"2021-07-{day}"})
+    >>> year = level2(merge_level1([one_image("19", -139), one_image("24", -138.999)]))
+    >>> year[["n_features_level1", "earliest_date", "latest_date"]].values.tolist()
+    [[2, '2021-07-19', '2021-07-24']]
+    """
+    check_crs(level1, "level1")
+    require(level1, _NEEDED, "Level 1")
+    check_ids(level1)
+    _check_dates(level1)
+    rows = level1.to_crs("EPSG:4326").sort_values(["year", "id_geohash", "image_id", "id"], ignore_index=True)
+    rows, repaired = sound_polygons(rows, _row_name(rows))
+    group = overlap_groups(rows.geometry.to_numpy(), rows["year"].to_numpy(), touching)
+    shapes = union_by_group(rows.geometry.to_numpy(), group)
+
+    # Dates as numbers in their order: texts are slow to group.
+    day, days = pd.factorize(rows["date"], sort=True)
+    members = pd.DataFrame({"day": day, "year": rows["year"].to_numpy()}).groupby(group, sort=True)
+    n = len(shapes)
+    count = np.bincount(group, minlength=n)
+    columns: dict[str, Any] = {
+        "id_geohash": geohashes(shapes),
+        "year": members["year"].first().to_numpy(np.int64),
+        **area_columns(gpd.GeoSeries(shapes, crs="EPSG:4326")),
+        "image_source": _joined(rows["image_source"], group, n),
+        "n_features_level1": count,
+        "id_geohash_level1": _joined(rows["id_geohash"], group, n, repeats=True),
+        "earliest_date": days[members["day"].min().to_numpy()].tolist(),
+        "latest_date": days[members["day"].max().to_numpy()].tolist(),
+        "n_unique_dates": members["day"].nunique().to_numpy(np.int64),
+        "pval_mean_of_mean_level1": np.bincount(group, rows["pval_mean"], n) / count,
+        "pval_mean_of_max_level1": np.bincount(group, rows["pval_max"], n) / count,
+        "DARTS_dataset_version": _joined(rows["DARTS_dataset_version"], group, n),
+        "DARTS_dataset_information": ["RTS footprint - annually aggregated (level2)"] * n,
+        "DARTS_processing_level": ["level2"] * n,
+        "DARTS_AI_model_version": _joined(rows["DARTS_AI_model_version"], group, n),
+        "DARTS_AI_model_threshold": _joined(rows["DARTS_AI_model_threshold"], group, n),
+    }
+    texts = {name: pd.array(v, dtype="str") for name, v in columns.items() if _is_text(v)}
+    out = gpd.GeoDataFrame({**columns, **texts}, geometry=shapes, crs="EPSG:4326")
+    out = _numbered(out)
+    out.attrs = {"repaired": [*level1.attrs.get("repaired", []), *repaired], "touching": touching}
+    return out
+
+
+def update_level2(
+    previous: gpd.GeoDataFrame,
+    level1: gpd.GeoDataFrame,
+    new: gpd.GeoDataFrame,
+    *,
+    touching: bool = False,
+) -> gpd.GeoDataFrame:
+    """Level 2 after new images, dissolved anew only in the years and places that these touch.
+
+    Equal to ``level2`` of all rows, to the byte.
+
+    Parameters
+    ----------
+    previous : geopandas.GeoDataFrame
+        Level 2 of ``level1``.
+    level1 : geopandas.GeoDataFrame
+        The Level 1 rows that ``previous`` was made of.
+    new : geopandas.GeoDataFrame
+        Level 1 rows of images that are not in ``level1``.
+    touching : bool
+        As it was for ``previous``.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        As of :func:`level2`; ``id`` runs from 1 anew.
+
+    Raises
+    ------
+    ProductError
+        If an image of ``new`` is in ``level1`` already, or for the reasons of :func:`level2`.
+    CRSError
+        If a frame has no CRS.
+
+    Examples
+    --------
+    >>> from darts_xr.products import empty_level1
+    >>> len(update_level2(level2(empty_level1()), empty_level1(), empty_level1()))
+    0
+    """
+    for frame, name in ((previous, "previous"), (level1, "level1"), (new, "new")):
+        check_crs(frame, name)
+    again = sorted(set(new["image_id"]) & set(level1["image_id"]))
+    if again:
+        raise ProductError(
+            f"image {again[0]} is in Level 1 already; take its old rows out first, or leave it out"
+        )
+    shapes = previous.geometry.to_numpy()
+    fresh, repaired = sound_polygons(new, _row_name(new))
+    touched = _same_year(shapes, previous["year"], fresh.geometry.to_numpy(), new["year"], "intersects")
+    # Features of one year share no inner point: a row belongs to the feature that any of its points is in.
+    sound, _ = sound_polygons(level1, _row_name(level1))
+    points = shapely.point_on_surface(sound.geometry.to_numpy())
+    member = _same_year(points, level1["year"], shapes[touched], previous["year"][touched], "within")
+    rows = gpd.GeoDataFrame(pd.concat([level1[member], new], ignore_index=True), crs=level1.crs)
+    out = _numbered(
+        pd.concat([previous[~touched].drop(columns="id"), level2(rows, touching=touching).drop(columns="id")])
+    )
+    out.attrs = {"repaired": [*previous.attrs.get("repaired", []), *repaired], "touching": touching}
+    return out
+
+
+def _same_year(
+    shapes: NDArray[np.object_], years: Any, others: NDArray[np.object_], other_years: Any, predicate: Any
+) -> NDArray[np.bool_]:
+    """Which shapes meet one of the others of their own year."""
+    left, right = shapely.STRtree(others).query(shapes, predicate=predicate)
+    hit = np.zeros(len(shapes), bool)
+    hit[left[np.asarray(years)[left] == np.asarray(other_years)[right]]] = True
+    return hit
+
+
+def _numbered(features: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Sort features, number them from 1 and put the columns in order."""
+    out = features.sort_values(
+        ["year", "id_geohash", "id_geohash_level1", "earliest_date", "area_m2"],
+        kind="stable", ignore_index=True,
+    )  # fmt: skip
+    out["id"] = np.arange(1, len(out) + 1, dtype=np.int64)
+    return out[list(LEVEL2_COLUMNS)]
+
+
+def _row_name(level1: gpd.GeoDataFrame) -> Callable[[int], str]:
+    return lambda i: f"{level1['image_id'].iloc[i]} id {level1['id'].iloc[i]}"
+
+
+def _is_text(values: Any) -> bool:
+    return isinstance(values, list) or values.dtype.kind not in "if"
+
+
+def _joined(values: pd.Series[str], group: NDArray[np.int64], n: int, repeats: bool = False) -> list[str]:
+    """Each group's texts, sorted, comma-separated without blanks; each text once unless ``repeats``."""
+    code, unique = pd.factorize(values, sort=True)
+    if len(unique) == 1 and not repeats:
+        return [str(unique[0])] * n
+    order = np.lexsort((code, group))
+    code, group = code[order], group[order]
+    if not repeats:
+        first = np.append(True, (code[1:] != code[:-1]) | (group[1:] != group[:-1]))[: len(code)]
+        code, group = code[first], group[first]
+    texts = unique[code].tolist()
+    ends = np.cumsum(np.bincount(group, minlength=n)).tolist()
+    return [",".join(texts[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)] if n else []
+
+
+def _check_dates(level1: gpd.GeoDataFrame) -> None:
+    images = level1[["image_id", "date", "year"]].drop_duplicates()
+    of_year = images["date"].str[:4] == images["year"].astype(str)
+    if not of_year.all():
+        row = images.iloc[int(np.argmax(~of_year))]
+        raise ProductError(
+            f"image {row['image_id']}: date {row['date']!r} is not in the year {row['year']}; "
+            "dates are YYYY-MM-DD and the year is theirs"
+        )
+    for image_id, date in zip(images["image_id"].tolist(), images["date"].tolist(), strict=True):
+        named = image_date(image_id)
+        if named is not None and named != date:
+            raise ProductError(
+                f"image {image_id}: its id names the date {named}, its rows {date}; correct the date column"
+            )

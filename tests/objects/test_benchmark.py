@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import objects
+
+
+def test_benchmark_runs_at_toy_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "figures.json"
+    objects.main(["--size", "500", "--objects", "12", "--polygons", "300", "--runs", "1", "--json", str(out)])
+    figures = json.loads(out.read_text())
+    (row,) = figures["objects"]
+    assert row["result"][0] > 0
+    assert {"ours_s", "plain_s", "times_faster", "ours_peak_mib"} <= set(row)
+    (row,) = figures["level2"]
+    assert row["us_per_polygon"] > 0

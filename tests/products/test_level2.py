@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darts_xr.errors import CRSError, ProductError
+from darts_xr.products import (
+    area_m2,
+    empty_level1,
+    level2,
+    merge_level1,
+    site_table,
+    update_level2,
+)
+from darts_xr.products.geometry import geohashes
+from tests.helpers import real_data
+from tests.products.rows import box, image, random_level1
+
+TABLE_6 = {
+    "id": "int64",
+    "id_geohash": "str",
+    "year": "int64",
+    "area_m2": "int64",
+    "area_ha": "float64",
+    "area_km2": "float64",
+    "image_source": "str",
+    "n_features_level1": "int64",
+    "id_geohash_level1": "str",
+    "earliest_date": "str",
+    "latest_date": "str",
+    "n_unique_dates": "int64",
+    "pval_mean_of_mean_level1": "float64",
+    "pval_mean_of_max_level1": "float64",
+    "DARTS_dataset_version": "str",
+    "DARTS_dataset_information": "str",
+    "DARTS_processing_level": "str",
+    "DARTS_AI_model_version": "str",
+    "DARTS_AI_model_threshold": "str",
+    "geometry": "geometry",
+}
+
+
+def test_columns_types_and_order_are_those_of_table_6() -> None:
+    for rows in (image("2021-07-19", [box(0)]), empty_level1()):
+        got = level2(rows)
+        assert {name: str(dtype) for name, dtype in got.dtypes.items()} == TABLE_6
+        assert list(got.columns) == list(TABLE_6)
+
+
+def test_overlapping_polygons_of_a_year_become_one() -> None:
+    rows = merge_level1(
+        [
+            image("2021-07-19", [box(0), box(9)], mean=0.5),
+            image("2021-08-02", [box(0.5)], mean=0.6),
+            image("2021-08-02", [box(1.2)], mean=0.7, tail="2211"),
+            image("2022-07-01", [box(0)]),
+        ]
+    )
+    got = level2(rows)
+    assert got.year.tolist() == [2021, 2021, 2022]
+    chain = got[got.n_features_level1 == 3].iloc[0]
+    assert shapely.equals(chain.geometry, shapely.union_all([box(0), box(0.5), box(1.2)]))
+    assert (chain.earliest_date, chain.latest_date, chain.n_unique_dates) == ("2021-07-19", "2021-08-02", 2)
+    assert chain.pval_mean_of_mean_level1 == pytest.approx(0.6)
+    assert chain.pval_mean_of_max_level1 == pytest.approx(0.8)
+    assert chain.id_geohash_level1 == ",".join(sorted(geohashes(np.array([box(0), box(0.5), box(1.2)]))))
+    assert chain.DARTS_dataset_information == "RTS footprint - annually aggregated (level2)"
+    assert chain.DARTS_processing_level == "level2"
+
+
+def test_single_observation_keeps_its_geometry_untouched() -> None:
+    shape = shapely.Polygon(
+        [(-139, 69), (-138.9995, 69), (-138.999, 69), (-138.999, 69.001)]
+    )  # a spare vertex
+    got = level2(image("2021-07-19", [shape]))
+    assert got.geometry.to_wkb()[0] == gpd.GeoSeries([shape]).to_wkb()[0]
+
+
+def test_touching_counts_only_when_asked_for() -> None:
+    rows = merge_level1([image("2021-07-19", [box(0)]), image("2021-08-02", [box(1), box(-1, -1)])])
+    assert level2(rows).n_features_level1.tolist() == [1, 1, 1]
+    assert level2(rows, touching=True).n_features_level1.tolist() == [3]
+
+
+def test_identical_polygons_merge() -> None:
+    rows = merge_level1([image("2021-07-19", [box(0), box(0)]), image("2021-08-02", [box(0)])])
+    got = level2(rows)
+    assert got.n_features_level1.tolist() == [3]
+    assert shapely.equals(got.geometry[0], box(0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
+def test_members_and_areas_equal_plain_dissolve(seed: int, n: int, touching: bool) -> None:
+    rows = random_level1(seed, n, ("2021-07-01", "2021-08-01", "2021-08-01", "2022-07-01"))
+    got = level2(rows, touching=touching)
+    for year, members in rows.groupby("year"):
+        plain = gpd.GeoSeries([shapely.union_all(members.geometry.to_numpy())], crs=4326).explode()
+        mine = got[got.year == year]
+        assert len(mine) == len(plain)
+        np.testing.assert_allclose(sorted(area_m2(mine)), sorted(area_m2(plain)), rtol=1e-9)
+    ids = [i for text in got.id_geohash_level1 for i in text.split(",")]
+    assert sorted(ids) == sorted(rows.id_geohash)
+    assert got.n_features_level1.sum() == len(rows)
+    shuffled = rows.sample(frac=1, random_state=seed % 1000)
+    assert level2(shuffled, touching=touching).to_wkb().equals(got.to_wkb())
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.booleans())
+def test_update_equals_a_new_dissolve(seed: int, n: int, touching: bool) -> None:
+    rows = random_level1(seed, n, ("2021-07-01", "2021-08-01", "2022-07-01", "2022-08-01"))
+    is_new = rows.image_id.str.endswith("0001")
+    old, new = rows[~is_new], rows[is_new]
+    updated = update_level2(level2(old, touching=touching), old, new, touching=touching)
+    assert updated.to_wkb().equals(level2(rows, touching=touching).to_wkb())
+
+
+def test_update_refuses_an_image_that_is_there_already() -> None:
+    rows = image("2021-07-19", [box(0)])
+    with pytest.raises(ProductError, match="in Level 1 already"):
+        update_level2(level2(rows), rows, rows)
+
+
+def test_equal_geohashes_are_allowed_but_a_repeated_id_is_not() -> None:
+    rows = image("2021-07-19", [box(0), box(0.25, 0.25, 0.5)])
+    assert rows.id_geohash.nunique() == 1
+    assert len(level2(rows)) == 1
+    rows["id"] = 1
+    with pytest.raises(ProductError, match="more than once"):
+        level2(rows)
+
+
+def test_date_outside_its_year_is_refused() -> None:
+    rows = image("2021-07-19", [box(0)]).assign(year=2022)
+    with pytest.raises(ProductError, match="is not in the year 2022"):
+        level2(rows)
+
+
+def test_date_outside_the_scene_id_is_refused() -> None:
+    rows = image("2021-07-19", [box(0)]).assign(date="2021-07-20")
+    with pytest.raises(ProductError, match="its id names the date 2021-07-19"):
+        level2(rows)
+
+
+def test_missing_columns_are_named() -> None:
+    with pytest.raises(ProductError, match="pval_max"):
+        level2(image("2021-07-19", [box(0)]).drop(columns="pval_max"))
+
+
+def test_no_crs_is_refused() -> None:
+    with pytest.raises(CRSError, match="level1"):
+        level2(image("2021-07-19", [box(0)]).set_crs(None, allow_override=True))
+
+
+def test_self_crossing_ring_is_repaired_and_reported() -> None:
+    crossing = shapely.Polygon([(-139, 69), (-138.999, 69.001), (-138.999, 69), (-139, 69.001)])
+    rows = image("2021-07-19", [box(9), box(0)])
+    rows.loc[1, "geometry"] = crossing
+    got = level2(rows)
+    assert got.is_valid.all()
+    assert got.attrs["repaired"] == ["20210719_201500_1034 id 2"]
+
+
+def test_site_follows_its_years() -> None:
+    rows = merge_level1(
+        [
+            image("2021-07-19", [box(0), box(9)]),
+            image("2022-07-19", [box(0, side=1.5)]),
+            image("2023-07-19", [box(0, side=2)]),
+        ]
+    )
+    sites = site_table(level2(rows))
+    grown = sites[sites.n_years == 3].iloc[0]
+    single = sites[sites.n_years == 1].iloc[0]
+    assert (grown.first_seen, grown.last_seen) == ("2021-07-19", "2023-07-19")
+    assert grown.growth_m2 == grown.area_m2_2023 - grown.area_m2_2021
+    expected = np.polyfit(
+        [2021, 2022, 2023], grown[["area_m2_2021", "area_m2_2022", "area_m2_2023"]].astype(float), 1
+    )
+    assert grown.growth_m2_per_year == pytest.approx(expected[0])
+    assert np.isnan(single.area_m2_2022)
+    assert np.isnan(single.growth_m2)
+    assert len(site_table(level2(empty_level1()))) == 0
+
+
+# --- real shapes ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labels() -> gpd.GeoDataFrame:
+    """The published training labels as Level 1."""
+    folder = real_data("rts-training-labels")
+    frames = [
+        gpd.read_file(path)[["image_id", "image_date", "label", "geometry"]].assign(iteration=path.stem[-3:])
+        for path in sorted(folder.glob("TrainingLabel_*.gpkg"))
+    ]
+    rows = pd.concat(frames, ignore_index=True).rename(columns={"image_date": "date"})
+    return rows.assign(
+        id=np.arange(1, len(rows) + 1),
+        id_geohash=geohashes(rows.geometry.to_numpy()),
+        year=rows["date"].str[:4].astype("int64"),
+        image_source="PlanetScope",
+        pval_mean=1.0,
+        pval_max=1.0,
+        DARTS_dataset_version="labels",
+        DARTS_AI_model_version="manual",
+        DARTS_AI_model_threshold="none",
+    )
+
+
+@pytest.mark.realdata
+def test_real_labels_become_level2_with_nothing_lost(labels: gpd.GeoDataFrame) -> None:
+    assert len(labels) == 3749
+    got = level2(labels)
+    assert got.n_features_level1.sum() == 3749
+    for year, members in labels.groupby("year"):
+        mine = got[got.year == year]
+        ids = [i for text in mine.id_geohash_level1 for i in text.split(",")]
+        assert sorted(ids) == sorted(members.id_geohash)
+        whole = shapely.union_all(shapely.make_valid(members.geometry.to_numpy()))
+        expected = area_m2(gpd.GeoSeries([whole], crs=4326))[0]
+        assert area_m2(mine).sum() == pytest.approx(expected, rel=1e-6)
+    assert got.is_valid.all()
+
+
+@pytest.mark.realdata
+def test_real_traps_invalid_geometries_are_repaired_and_reported(labels: gpd.GeoDataFrame) -> None:
+    assert (~labels.is_valid).sum() == 11
+    assert len(level2(labels).attrs["repaired"]) == 11
+
+
+@pytest.mark.realdata
+def test_real_traps_copies_on_overlapping_scenes_merge(labels: gpd.GeoDataFrame) -> None:
+    first = labels[labels.iteration == "001"]
+    distinct = first.geometry.to_wkb().nunique()
+    assert distinct == 1574
+    got = level2(first)
+    assert got.n_features_level1.sum() == 2182
+    assert len(got) <= len(first.drop_duplicates(["year", "id_geohash"]))
+
+
+@pytest.mark.realdata
+def test_real_traps_null_labels_and_short_ids_pass(labels: gpd.GeoDataFrame) -> None:
+    without_label = labels[labels.label.isna()]
+    assert len(without_label) == 20
+    assert level2(without_label).n_features_level1.sum() == 20
+    # Ids that lost their last character still name their date.
+    cut = labels[labels.iteration == "005"]
+    assert cut.image_id.str.fullmatch(r"\d+_\d+_\d{4}-\d\d-\d\d_\w{3}").all()
+    assert level2(cut).n_features_level1.sum() == 141
+
+
+@pytest.mark.realdata
+def test_real_traps_mangled_footprint_dates_are_refused(labels: gpd.GeoDataFrame) -> None:
+    rows = labels[labels.iteration == "002"].assign(date="202-00-722")
+    with pytest.raises(ProductError, match="202-00-722"):
+        level2(rows)
