@@ -299,6 +299,7 @@ def benchmark(
         "threads": threads,
         "stages": stages,
         "ratio_to_raw": round(seconds / stages["raw"]["seconds"], 2),
+        "ratio_to_raw_in_cpu_seconds": round(stages["full"]["cpu_seconds"] / stages["raw"]["cpu_seconds"], 2),
         "ratio_to_raw_chunks": round(seconds / stages["raw-chunks"]["seconds"], 2),
         "million_pixels_per_second_and_core": round(size * size / seconds / threads / 1e6, 2),
         "nanoseconds_per_pixel": round(seconds / size / size * 1e9, 1),

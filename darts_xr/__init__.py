@@ -42,7 +42,7 @@ _ROOMS = (
     "assess", "catalog", "cluster", "cube", "errors", "inference", "objects", "products", "sample", "training",
 )  # fmt: skip
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

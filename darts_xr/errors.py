@@ -57,6 +57,10 @@ class LandCoverError(SceneError):
     """A land-cover map is missing or does not have the expected class scheme."""
 
 
+class EngineError(SceneError):
+    """A loader is unknown, not installed, or cannot read such an asset."""
+
+
 class MaskError(SceneError):
     """A usable-data mask does not have the layout that the mask rule needs."""
 
@@ -67,6 +71,10 @@ class CheckpointError(DartsError):
 
 class PredictionError(DartsError):
     """A model failed on a tile."""
+
+
+class TilingError(PredictionError):
+    """A scene, tile or margin does not suit the tiling that was asked for."""
 
 
 class ObjectError(DartsError):

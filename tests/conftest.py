@@ -1,4 +1,4 @@
-"""Settings for all tests: a single-threaded scheduler unless a test asks for another."""
+"""Settings for all tests, and one small synthetic world that many of them share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from collections.abc import Iterator
 import dask
 import pytest
 
+from darts_xr.sample import SampleWorld, write_world
+
 
 @pytest.fixture(autouse=True)
 def synchronous_scheduler() -> Iterator[None]:
+    """One thread unless a test asks for more."""
     with dask.config.set(scheduler="synchronous"):
         yield
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> SampleWorld:
+    """Two synthetic scenes of one summer, 512 pixels a side, on a seed that no training used."""
+    return write_world(tmp_path_factory.mktemp("world"), seed=11, scenes=2, size=512)

@@ -16,7 +16,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # What a package is called on conda-forge where that differs.
 CONDA_NAMES = {"dask": "dask-core", "h3": "h3-py", "matplotlib": "matplotlib-base", "torch": "pytorch"}
 # A room may import the rooms before it.
-FLOW = ("errors", "catalog", "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample")
+FLOW = (
+    "errors",
+    "catalog",
+    "cube",
+    "inference",
+    "objects",
+    "products",
+    "assess",
+    "training",
+    "cluster",
+    "sample",
+)
 
 
 def _split(requirement: str) -> tuple[str, str]:
@@ -29,7 +40,9 @@ def _project() -> dict:
 
 
 def test_environment_yml_lists_the_dependencies_of_pyproject():
-    wanted = {CONDA_NAMES.get(name, name): version for name, version in map(_split, _project()["dependencies"])}
+    wanted = {
+        CONDA_NAMES.get(name, name): version for name, version in map(_split, _project()["dependencies"])
+    }
     wanted["python"] = _project()["requires-python"]
     listed = dict(map(_split, yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]))
     assert listed == wanted
@@ -56,7 +69,9 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "darts_xr").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "darts_xr").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_imports_run_down_the_flow(path: Path):
     parts = path.relative_to(ROOT / "darts_xr").with_suffix("").parts
     room = parts[0]
@@ -65,7 +80,9 @@ def test_imports_run_down_the_flow(path: Path):
     for name in _imports(path):
         assert not name.startswith("pipelines"), f"the library imports {name}"
         if name.startswith("darts_xr.") and (other := name.split(".")[1]) in FLOW:
-            assert FLOW.index(other) <= FLOW.index(room), f"{room} imports {name}, which comes later in the flow"
+            assert FLOW.index(other) <= FLOW.index(room), (
+                f"{room} imports {name}, which comes later in the flow"
+            )
 
 
 @pytest.mark.parametrize("room", ["assess", "products", "objects", "cube", "catalog"])
@@ -77,7 +94,8 @@ def test_rooms_without_networks_import_no_torch_and_no_matplotlib(room: str):
 
 def test_import_stays_light_and_every_public_name_loads():
     code = (
-        "import sys, darts_xr as dx; heavy = [m for m in ('torch', 'matplotlib', 'rasterio', 'dask') if m in sys.modules]\n"
+        "import sys, darts_xr as dx\n"
+        "heavy = [m for m in ('torch', 'matplotlib', 'rasterio', 'dask') if m in sys.modules]\n"
         "assert not heavy, heavy\n"
         "for name in dx.__all__: getattr(dx, name)\n"
         "assert set(dx.__all__) <= set(dir(dx))"

@@ -20,9 +20,17 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.bands import BANDS
+from darts_xr.cube.engines import Engine, check_engine, load_bands
 from darts_xr.cube.mosaic import RasterSource
 from darts_xr.cube.sources import band_fields, items_near, layer_sources, trend_sources
-from darts_xr.cube.terrain import Spacing, disk, relative_elevation_inside, slope_inside
+from darts_xr.cube.terrain import (
+    Spacing,
+    disk,
+    relative_elevation,
+    relative_elevation_inside,
+    slope,
+    slope_inside,
+)
 from darts_xr.cube.warp import Derivation, lazy_blocks, on_grid, warp_block, warp_onto
 from darts_xr.errors import CRSError, MissingBandsError
 
@@ -126,6 +134,7 @@ def auxiliary_layers(
     radius: float | None = None,
     terrain_grid: TerrainGrid = "scene",
     trends_resampling: Literal["nearest", "bilinear"] = "bilinear",
+    engine: Engine = "exact",
     device: str = "cpu",
 ) -> dict[str, xr.DataArray]:
     """Provide the auxiliary bands of a scene from STAC items.
@@ -149,6 +158,8 @@ def auxiliary_layers(
         warps the derivatives, as the published layers were made.
     trends_resampling
         "bilinear", or "nearest" as the published checkpoints were trained.
+    engine
+        Who warps: "exact" (this package), "odc-stac", or "stackstac" (assets of one band only).
     device
         torch device that interpolates.
 
@@ -162,6 +173,8 @@ def auxiliary_layers(
     ------
     MissingBandsError
         If no item that meets the scene provides a band; the message names the bands and the two ways out.
+    EngineError
+        If the engine is unknown, not installed, or cannot read such an asset.
     MissingFileError, DamagedFileError, CRSError
         When computed; the message names the item.
     """
@@ -178,7 +191,13 @@ def auxiliary_layers(
     terrain = tuple(name for name in names if name in TERRAIN)
     dems = tuple(layer_sources(near, "dem", -9999.0))
     if terrain and dems:
-        stack = _terrain(dems, geobox, terrain, radius=size, grid=terrain_grid, chunks=chunks, device=device)
+        if check_engine(engine) == "exact":
+            stack = _terrain(
+                dems, geobox, terrain, radius=size, grid=terrain_grid, chunks=chunks, device=device
+            )
+        else:
+            carriers = [item for item in near if "dem" in item.assets]
+            stack = _terrain_by(engine, carriers, geobox, terrain, radius=size, chunks=chunks)
         for index, name in enumerate(terrain):
             layers[name] = stack[index]
             notes[name] = {"terrain_grid": terrain_grid}
@@ -190,15 +209,18 @@ def auxiliary_layers(
                 layers[name], notes[name] = ready, {"terrain_grid": "ready-made"}
 
     if any(name in TRENDS for name in names) and (trends := trend_sources(near, TRENDS)):
-        stack = warp_onto(
-            trends,
-            geobox,
-            resampling=trends_resampling,
-            chunks=chunks,
-            dtype=np.uint8,
-            nodata=BANDS["tc_brightness"].neutral,
-            device=device,
-        ).data
+        if check_engine(engine) == "exact":
+            stack = warp_onto(
+                trends,
+                geobox,
+                resampling=trends_resampling,
+                chunks=chunks,
+                dtype=np.uint8,
+                nodata=BANDS["tc_brightness"].neutral,
+                device=device,
+            ).data
+        else:
+            stack = _trends_by(engine, near, geobox, trends_resampling, chunks)
         for index, name in enumerate(TRENDS):
             layers[name], notes[name] = stack[index], {"resampling": trends_resampling}
 
@@ -208,6 +230,51 @@ def auxiliary_layers(
             'auxiliary="neutral" to stand in level terrain and a neutral trend (written into the metadata)'
         )
     return {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
+
+
+def _terrain_by(
+    engine: Any,
+    items: Sequence[pystac.Item],
+    geobox: GeoBox,
+    names: tuple[str, ...],
+    *,
+    radius: float,
+    chunks: Any,
+) -> da.Array:
+    """Terrain bands from a DEM that another engine warped, with the same kernels."""
+    halo = _reach(names, radius, (abs(geobox.resolution.y), abs(geobox.resolution.x)))
+    grown = geobox.pad(halo[1], halo[0])
+    heights = load_bands(
+        items, "dem", ["dem"], grown, engine=engine, resampling="cubic", chunks=_side(chunks)
+    )
+    dem = on_grid(heights["dem"].data, grown)
+    kernels = {"slope": slope, "relative_elevation": partial(relative_elevation, radius=radius)}
+    inner = slice(halo[0], halo[0] + geobox.shape[0]), slice(halo[1], halo[1] + geobox.shape[1])
+    return da.stack([kernels[name](dem).data[inner] for name in names]).rechunk(
+        (1, _side(chunks), _side(chunks))
+    )
+
+
+def _trends_by(
+    engine: Any, items: Sequence[pystac.Item], geobox: GeoBox, resampling: str, chunks: Any
+) -> da.Array:
+    """Trend bands that another engine warped."""
+    sources = [
+        (item, key)
+        for item in items
+        for key, asset in item.assets.items()
+        if set(TRENDS) <= {field.get("name") for field in band_fields(asset)}
+    ]
+    carriers, key = [item for item, _ in sources], sources[0][1]
+    loaded = load_bands(
+        carriers, key, TRENDS, geobox, engine=engine, resampling=resampling, chunks=_side(chunks)
+    )
+    neutral = BANDS["tc_brightness"].neutral
+    return da.stack([loaded[name].fillna(neutral).round().astype(np.uint8).data for name in TRENDS])
+
+
+def _side(chunks: Any) -> int:
+    return chunks if isinstance(chunks, int) else 1024
 
 
 def _label(data: da.Array, geobox: GeoBox, name: str, **attrs: Any) -> xr.DataArray:

@@ -36,6 +36,8 @@ class Band:
         How the source is brought onto the image's grid; "none" for the image's own bands.
     radius
         Radius in metres of the kernel that derives the band, None where there is no kernel.
+    clip
+        Whether the scaled value is cut to 0..1.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Band:
     neutral: float
     resampling: Resampling = "none"
     radius: float | None = None
+    clip: bool = False
 
     def __post_init__(self) -> None:
         for field, choices in (("source", get_args(Source)), ("resampling", get_args(Resampling))):
@@ -70,6 +73,8 @@ class Band:
                 raise BandDefinitionError(f"band {self.name!r}: {field} must be a number, got {value!r}")
         if self.divisor <= 0:
             raise BandDefinitionError(f"band {self.name!r}: divisor must be positive, got {self.divisor!r}")
+        if not isinstance(self.clip, bool):
+            raise BandDefinitionError(f"band {self.name!r}: clip must be true or false, got {self.clip!r}")
         if self.radius is not None and (not isinstance(self.radius, int | float) or not self.radius > 0):
             raise BandDefinitionError(
                 f"band {self.name!r}: radius must be None or a positive number of metres, got {self.radius!r}"
@@ -148,7 +153,7 @@ def scale_band(band: Band | str, values: Any) -> Any:
     Returns
     -------
     same kind as ``values``
-        float32, ``(value + offset) / divisor``; not clipped.
+        float32, ``(value + offset) / divisor``; cut to 0..1 only where the band says so.
 
     Examples
     --------
@@ -164,7 +169,8 @@ def scale_band(band: Band | str, values: Any) -> Any:
         scaled = values.float()
         if values.is_floating_point():
             scaled = scaled.nan_to_num(nan=band.neutral)
-    return (scaled + np.float32(band.offset).item()) / np.float32(band.divisor).item()
+    scaled = (scaled + np.float32(band.offset).item()) / np.float32(band.divisor).item()
+    return scaled.clip(0, 1) if band.clip else scaled
 
 
 def bands_to_dicts(bands: Iterable[Band]) -> list[dict[str, Any]]:
@@ -189,7 +195,7 @@ def bands_from_dicts(definitions: Iterable[Mapping[str, Any]]) -> tuple[Band, ..
     bands = []
     for definition in definitions:
         name = definition.get("name", "without name")
-        if missing := sorted(known - definition.keys()):
+        if missing := sorted(known - {"clip"} - definition.keys()):  # the first checkpoints do not say clip
             raise BandDefinitionError(f"band {name!r}: the definition lacks {missing}")
         if unknown := sorted(definition.keys() - known):
             raise BandDefinitionError(

@@ -19,6 +19,7 @@ from darts_xr.catalog.assets import image_asset, mask_asset, normalize_item
 from darts_xr.catalog.rasters import check_same_grid, naming_read_errors, read_header, utm_code
 from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
 from darts_xr.cube.bands import BANDS
+from darts_xr.cube.engines import Engine
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.masks import default_rule, valid_mask
 from darts_xr.cube.sources import items_near
@@ -60,6 +61,7 @@ def open_scene(
     chunks: Any = "auto",
     mask_rule: str | None = None,
     radius: float | None = None,
+    engine: Engine = "exact",
 ) -> xr.Dataset:
     """Open a PlanetScope scene as a lazy Dataset on its own pixel grid.
 
@@ -79,6 +81,9 @@ def open_scene(
     radius : float, optional
         Radius in metres of the relative elevation's disk, such as ``ensemble.radius("relative_elevation")``; by default
         50 m, the paper's diameter of 100 m.
+    engine : {"exact", "odc-stac", "stackstac"}, optional
+        Who warps the auxiliary layers. The default is exact and independent of the chunks; stackstac reads assets of
+        one band only, such as a DEM.
 
     Returns
     -------
@@ -101,6 +106,8 @@ def open_scene(
         When the image is no surface reflectance, or the mask does not suit the rule.
     MissingBandsError
         When the auxiliary source does not cover the scene.
+    EngineError
+        When the engine is unknown, not installed, or cannot read such an asset.
 
     Notes
     -----
@@ -148,7 +155,7 @@ def open_scene(
         # Warps and kernels always run on the same lattice, so that rounding does not depend on the chunks asked for.
         near = items_near(load_items(auxiliary), grid, item.datetime)
         layers = auxiliary_layers(
-            near, grid, needed=needed, datetime=item.datetime, chunks=CHUNK, radius=radius
+            near, grid, needed=needed, datetime=item.datetime, chunks=CHUNK, radius=radius, engine=engine
         )
         variables |= {
             name: layer.chunk(dict(zip(("y", "x"), sizes, strict=True))) for name, layer in layers.items()

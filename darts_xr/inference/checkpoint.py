@@ -1,24 +1,33 @@
-"""Checkpoints: weights in safetensors with a JSON header that says all that a prediction must know of them."""
+"""Checkpoints: what a file of any known format says of one network, without its weights."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 from torch import nn
 
-from darts_xr.cube.bands import Band, bands_from_dicts, bands_to_dicts
+from darts_xr.cube.bands import Band
 from darts_xr.errors import CheckpointError
+from darts_xr.inference import legacy, native, nextgen
 from darts_xr.inference.network import Architecture
+from darts_xr.inference.weights import Description, Weights, file_digest, load_safely
 
-_HEADER = "darts_xr"
-FORMAT_VERSION = 1
+
+class _Format(NamedTuple):
+    describe: Callable[[Path], Description]
+    weights: Callable[[Path], Weights]
+
+
+_FORMATS = {
+    "darts_xr": _Format(native.describe, native.weights),
+    "thaw-slump-segmentation": _Format(legacy.describe, legacy.weights),
+    "darts-nextgen": _Format(nextgen.describe, nextgen.weights),
+}
+_TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Checkpoint:
     Parameters
     ----------
     path : str
-        The file.
+        The file that holds the weights.
     sha256 : str
         Digest of the file: the identity of the member.
     name : str
@@ -45,6 +54,8 @@ class Checkpoint:
         Record of the training: data, seeds, epochs, scores.
     licence : str
         Licence of the weights.
+    format : str
+        ``"darts_xr"``, ``"thaw-slump-segmentation"`` or ``"darts-nextgen"``.
     """
 
     path: str
@@ -56,6 +67,7 @@ class Checkpoint:
     margin: int
     training: dict[str, Any] = field(default_factory=dict, hash=False)
     licence: str = "unknown"
+    format: str = "darts_xr"
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -63,18 +75,28 @@ class Checkpoint:
         return tuple(band.name for band in self.bands)
 
     def load_network(self) -> nn.Module:
-        """Build the network and load the weights, on the CPU, in evaluation mode."""
-        network = self.architecture.build()
-        weights = safetensors.torch.load_file(self.path)
+        """Build the network and load the weights, on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        CheckpointError
+            When the network cannot be built or the weights do not fit it.
+        """
         try:
-            missing, unexpected = network.load_state_dict(weights, strict=False)
+            network = self.architecture.build()
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+        try:
+            missing, unexpected = network.load_state_dict(
+                _FORMATS[self.format].weights(Path(self.path)), strict=False
+            )
         except RuntimeError as error:
             raise CheckpointError(
-                f"{self.path}: weights of another shape than the header says, such as for other bands: {error}"
+                f"{self.path}: weights of another shape than its description says, such as for other bands: {error}"
             ) from error
         if missing or unexpected:
             raise CheckpointError(
-                f"{self.path}: the weights do not fit the architecture in the header: "
+                f"{self.path}: the weights do not fit {self.architecture.name}/{self.architecture.encoder}: "
                 f"{len(missing)} missing (first: {missing[:1]}), {len(unexpected)} unexpected "
                 f"(first: {unexpected[:1]}). The file was altered or is of another network."
             )
@@ -100,71 +122,58 @@ def save_checkpoint(
     Checkpoint
         What :func:`read_checkpoint` says of the file.
     """
-    header = {
-        "format": FORMAT_VERSION,
-        "name": name,
-        "architecture": architecture.to_dict(),
-        "bands": bands_to_dicts(bands),
-        "tile": tile,
-        "margin": margin,
-        "training": training,
-        "licence": licence,
-    }
-    weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    temporary = Path(f"{os.fspath(path)}.part")
-    safetensors.torch.save_file(weights, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-    temporary.replace(path)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    native.write(Path(path), tensors, Description(name, architecture, bands, tile, margin, training, licence))
     return read_checkpoint(path)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint's header without its weights.
+    """Read what a checkpoint says of its network, without building it.
+
+    Parameters
+    ----------
+    path : path
+        A ``.safetensors`` file of this project; a run folder of thaw-slump-segmentation, or a weights file of one
+        beside its ``config.yml``; a ``.pt`` or ``.ckpt`` file of darts-nextgen.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, truncated, not a checkpoint of this project, or describes bands or a network
-        that do not fit together.
+        When the file is missing, truncated, of no known format, holds code, or describes bands or a network that do not
+        fit together.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(
-            f'Checkpoint not found: {path}. Give the path of a .safetensors file, or "demo".'
+            f"Checkpoint not found: {path}. Give a .safetensors file, a run folder of thaw-slump-segmentation, a file "
+            'of darts-nextgen, or "demo".'
         )
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as safetensors: {error}. It is truncated or another kind of file."
-        ) from error
-    if _HEADER not in metadata:
-        raise CheckpointError(f"{path} has no darts_xr header, so its bands and their scaling are not known.")
-    header = json.loads(metadata[_HEADER])
-    if header.get("format") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format {header.get('format')}; this version reads format {FORMAT_VERSION}."
-        )
-    architecture = Architecture.from_dict(header["architecture"])
-    bands = bands_from_dicts(header["bands"])
+    kind, file = _recognise(path)
+    description = _FORMATS[kind].describe(file)
+    architecture, bands = description.architecture, description.bands
     if len(bands) != architecture.in_channels:
         raise CheckpointError(
             f"{path}: the header lists {len(bands)} bands ({', '.join(b.name for b in bands)}), but the network takes "
             f"{architecture.in_channels}."
         )
-    for key in ("tile", "margin"):
-        if header[key] % architecture.stride:
+    try:
+        architecture.check()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    for key, length in (("tile", description.tile), ("margin", description.margin)):
+        if length % architecture.stride:
             raise CheckpointError(
-                f"{path}: {key} {header[key]} is no multiple of the network's stride {architecture.stride}."
+                f"{path}: {key} {length} is no multiple of the network's stride {architecture.stride}."
             )
     return Checkpoint(
-        path=str(path.resolve()),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        name=header["name"],
-        architecture=architecture,
-        bands=bands,
-        tile=header["tile"],
-        margin=header["margin"],
-        training=header["training"],
-        licence=header["licence"],
+        path=str(file.resolve()), sha256=file_digest(file), format=kind, **description._asdict()
     )
+
+
+def _recognise(path: Path) -> tuple[str, Path]:
+    """Format of a checkpoint and the file with its weights."""
+    if path.is_dir():
+        return "thaw-slump-segmentation", legacy.weights_file(path)
+    if path.suffix not in _TORCH_SUFFIXES:
+        return "darts_xr", path
+    return ("darts-nextgen" if nextgen.is_layout(load_safely(path)) else "thaw-slump-segmentation"), path

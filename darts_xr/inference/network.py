@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import warnings
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from darts_xr.errors import CheckpointError
 from darts_xr.inference._torchvision import declare_missing_operators
+
+log = logging.getLogger(__name__)
+#: Architectures of segmentation-models-pytorch that a checkpoint may name.
+FAMILIES = (
+    "Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Architecture:
     depth : int
         Number of halvings in the encoder.
     decoder_channels : tuple of int
-        Channels of the decoder, one for each halving.
+        Channels of the decoder, one for each halving; empty: those that the architecture has by default.
     in_channels : int
         Number of bands.
     options : dict
@@ -60,24 +69,34 @@ class Architecture:
             )
         return cls(**{**values, "decoder_channels": tuple(values["decoder_channels"])})
 
+    def check(self) -> None:
+        """Refuse a family of networks that is not known, without the seconds that building takes."""
+        if self.name not in FAMILIES:
+            raise CheckpointError(
+                f"unknown architecture {self.name!r}; known are {', '.join(FAMILIES)} of segmentation-models-pytorch."
+            )
+
     def build(self) -> nn.Module:
         """Build the network with random weights; never downloads any."""
+        self.check()
         declare_missing_operators()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="timm")
             import segmentation_models_pytorch as smp
 
+        options = dict(self.options)
+        if self.decoder_channels:
+            options["decoder_channels"] = self.decoder_channels
         try:
             network = getattr(smp, self.name)(
                 encoder_name=self.encoder,
                 encoder_weights=None,
                 encoder_depth=self.depth,
-                decoder_channels=self.decoder_channels,
                 in_channels=self.in_channels,
                 classes=1,
-                **self.options,
+                **options,
             )
-        except (AttributeError, KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"segmentation-models-pytorch {smp.__version__} cannot build {self.name} with encoder "
                 f"{self.encoder!r} of depth {self.depth}: {error}"
@@ -96,6 +115,73 @@ def use_batch_statistics(network: nn.Module) -> None:
             module.track_running_stats = False
             module.running_mean = None
             module.running_var = None
+
+
+def fold_batch_norm(network: nn.Module, channels: int, side: int) -> nn.Module:
+    """Fold batch normalisation into the convolution before it, which saves a pass over each of their outputs.
+
+    Which convolution feeds which normalisation is seen by running the network once; the folded network must then give
+    the same output, else the network comes back as it was.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In evaluation mode, on the CPU, float32.
+    channels, side : int
+        Bands and side in pixels of an input that the network takes.
+
+    Returns
+    -------
+    torch.nn.Module
+        A folded copy, or ``network``.
+    """
+    folded = copy.deepcopy(network)
+    probe = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+    makers: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}  # by identity of the output, which is kept alive
+    pairs: list[tuple[nn.Conv2d, nn.Module]] = []
+
+    def made(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            makers[id(output)] = (module, output)
+
+    def taken(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if id(inputs[0]) in makers:
+            pairs.append((makers[id(inputs[0])][0], module))
+
+    norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [m.register_forward_hook(made) for m in folded.modules() if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_pre_hook(taken) for m in norms]
+    with torch.inference_mode():
+        expected = folded(probe)
+    for hook in hooks:
+        hook.remove()
+    replacements: dict[nn.Module, nn.Module] = {}
+    for convolution, norm in pairs:
+        _fold(convolution, norm)
+        replacements[norm] = getattr(norm, "act", nn.Identity())  # timm's normalisation holds its activation
+    for parent in list(folded.modules()):
+        for name, child in parent.named_children():
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+    with torch.inference_mode():
+        same = torch.allclose(folded(probe), expected, rtol=1e-4, atol=1e-4)
+    if not same:
+        log.info("batch normalisation stays: folded, the network gives other numbers")
+        return network
+    return folded
+
+
+def _fold(convolution: nn.Conv2d, norm: Any) -> None:
+    convolution.weight, bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    convolution.bias = bias
 
 
 def preferred_device() -> torch.device:

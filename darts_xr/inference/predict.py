@@ -7,88 +7,36 @@ tiles see the same pixels, so the numbers do not depend on the chunking.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import dask.array as da
 import numpy as np
 import odc.geo.xr  # noqa: F401  registers .odc
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from darts_xr.cube.bands import scale_band
-from darts_xr.errors import MissingBandsError, PredictionError
-from darts_xr.inference.checkpoint import Checkpoint
-from darts_xr.inference.ensemble import Ensemble, network_of
+from darts_xr.errors import MissingBandsError, TilingError
+from darts_xr.inference.ensemble import Ensemble
+from darts_xr.inference.forward import member_probabilities
+from darts_xr.inference.published import published_windows
+from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
 
 FloatArray = NDArray[np.float32]
-_BATCH_PIXELS = 2**20  # pixels in one forward pass on the CPU; more does not run faster
-_one_at_a_time = threading.Lock()  # a forward pass already uses all cores that torch was given
+Tiling = Literal["lattice", "legacy"]
+_LARGEST_BLOCK = 2048  # px; larger chunks are predicted in parts, so that memory stays bounded
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """Window of a haloed block that a network sees, and where the kept part lies."""
-
-    rows: slice
-    cols: slice
-    core_rows: slice  # within the block without halo
-    core_cols: slice
+def _stack_block(*bands: NDArray[Any]) -> FloatArray:
+    """Bands of a block as one float32 array, converted on the way."""
+    stack = np.empty((len(bands), *bands[0].shape), np.float32)
+    for plane, band in zip(stack, bands, strict=True):
+        plane[...] = band
+    return stack
 
 
-def network_input(
-    stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tensor, member: Checkpoint
-) -> torch.Tensor:
-    """Scale the bands of one member; masked pixels are 0 in all of them, as in the published workflow.
-
-    Parameters
-    ----------
-    stack : torch.Tensor
-        (band, y, x) float32 in physical units, bands in the order of ``names``.
-    names : tuple of str
-        Names of the bands in ``stack``.
-    valid : torch.Tensor
-        (y, x) bool.
-    member : Checkpoint
-        Whose bands to take.
-
-    Returns
-    -------
-    torch.Tensor
-        (band, y, x) float32.
-    """
-    scaled = torch.stack([scale_band(band, stack[names.index(band.name)]) for band in member.bands])
-    return scaled * valid
-
-
-def _lattice(
-    shape: tuple[int, int], tile: int, margin: int, stride: int, valid: NDArray[np.bool_]
-) -> Iterator[_Tile]:
-    """Tiles of a block that have a valid pixel, their windows cut to the valid box in steps of the stride.
-
-    ``shape`` is the block without halo; ``valid`` is the block with a halo of ``margin`` on each side.
-    """
-    for top in range(0, shape[0], tile):
-        for left in range(0, shape[1], tile):
-            height, width = min(tile, shape[0] - top), min(tile, shape[1] - left)
-            core = valid[margin + top : margin + top + height, margin + left : margin + left + width]
-            rows, cols = np.flatnonzero(core.any(axis=1)), np.flatnonzero(core.any(axis=0))
-            if rows.size == 0:
-                continue
-            y0, x0 = int(rows[0]) // stride * stride, int(cols[0]) // stride * stride
-            y1, x1 = -(-(int(rows[-1]) + 1) // stride) * stride, -(-(int(cols[-1]) + 1) // stride) * stride
-            yield _Tile(
-                slice(top + y0, top + y1 + 2 * margin),
-                slice(left + x0, left + x1 + 2 * margin),
-                slice(top + y0, min(top + y1, shape[0])),
-                slice(left + x0, min(left + x1, shape[1])),
-            )
-
-
-def _extend(block: FloatArray, margin: int, stride: int, halo: tuple[int, int, int, int]) -> FloatArray:
+def _extend(block: FloatArray, margin: int, stride: int, halo: Sequence[int]) -> FloatArray:
     """Give a block a full margin on each side, mirrored where the scene ends, and whole strides.
 
     ``halo`` holds the rows above and below and the columns left and right that neighbours gave.
@@ -104,67 +52,39 @@ def _extend(block: FloatArray, margin: int, stride: int, halo: tuple[int, int, i
 
 def _predict_block(
     block: FloatArray,
-    block_info: Any = None,
+    block_id: tuple[int, ...],
     *,
     ensemble: Ensemble,
     names: tuple[str, ...],
+    grid: tuple[tuple[int, ...], tuple[int, ...]],
     tile: int,
     margin: int,
-    scene: str,
+    augment: bool,
+    each: bool,
+    place: str,
 ) -> FloatArray:
-    """Member probabilities of one block with halo: (band + valid, h, w) → (member, h, w) without halo."""
-    position, count = block_info[0]["chunk-location"][1:], block_info[0]["num-chunks"][1:]
-    halo = tuple(
-        margin if neighbour else 0
-        for k in (0, 1)
-        for neighbour in (position[k] > 0, position[k] < count[k] - 1)
-    )
-    above, below, left, right = halo
-    shape = block.shape[1] - above - below, block.shape[2] - left - right
-    result = np.full((len(ensemble.members), *shape), np.nan, dtype=np.float32)
+    """Probability of one block with halo, (band + valid, h, w): the mean (h, w), or with ``each`` (member, h, w)."""
+    position = block_id[-2:]
+    shape = grid[0][position[0]], grid[1][position[1]]
+    origin = sum(grid[0][: position[0]]), sum(grid[1][: position[1]])
+    above, left = (margin if k else 0 for k in position)
+    halo = above, block.shape[1] - shape[0] - above, left, block.shape[2] - shape[1] - left
     seen = block[-1, above : above + shape[0], left : left + shape[1]] > 0
-    if not seen.any():
-        return result
-    extended = _extend(block, margin, ensemble.stride, (above, below, left, right))
-    valid = extended[-1] > 0
-    tiles = list(_lattice(shape, tile, margin, ensemble.stride, valid))
-    stack, mask = torch.from_numpy(extended[:-1]), torch.from_numpy(valid)
-    for number, member in enumerate(ensemble.members):
-        network, device = network_of(member, ensemble.device, ensemble.batch_norm)
-        with torch.inference_mode():
-            scaled = network_input(stack.to(device), names, mask.to(device), member)
-            for batch in _batches(tiles, single=ensemble.batch_norm == "per-tile"):
-                pixels = torch.stack([scaled[:, t.rows, t.cols] for t in batch])
-                pixels = pixels.contiguous(memory_format=torch.channels_last)
-                try:
-                    with _one_at_a_time:
-                        probability = torch.sigmoid(network(pixels))[:, 0].float().cpu().numpy()
-                except RuntimeError as error:
-                    raise PredictionError(
-                        f"{scene}: member {member.name} failed on the tile at row {batch[0].core_rows.start}, column "
-                        f"{batch[0].core_cols.start} of chunk {tuple(position)} ({device}): {error}"
-                    ) from error
-                for t, p in zip(batch, probability, strict=True):
-                    height, width = t.core_rows.stop - t.core_rows.start, t.core_cols.stop - t.core_cols.start
-                    kept = p[margin : margin + height, margin : margin + width]
-                    result[number, t.core_rows, t.core_cols] = kept
-    result[:, ~seen] = np.nan
+    windows = list(
+        lattice_windows(
+            seen, tile=tile, margin=margin, stride=ensemble.stride, cut=ensemble.batch_norm == "eval"
+        )
+    )
+    if not windows:
+        return np.full((len(ensemble.members), *shape) if each else shape, np.nan, np.float32)
+    extended = _extend(block, margin, ensemble.stride, halo)
+    result = member_probabilities(
+        extended[:-1], extended[-1] > 0, windows, ensemble=ensemble, names=names, margin=margin, shape=shape,
+        augment=augment, place=place, origin=origin,
+    )  # fmt: skip
+    result = result if each else _mean_block(result)
+    result[..., ~seen] = np.nan
     return result
-
-
-def _batches(tiles: list[_Tile], *, single: bool) -> Iterator[list[_Tile]]:
-    """Group tiles of one size, as many as fill a forward pass."""
-    groups: dict[tuple[int, int], list[_Tile]] = {}
-    for t in tiles:
-        groups.setdefault((t.rows.stop - t.rows.start, t.cols.stop - t.cols.start), []).append(t)
-    for (height, width), group in groups.items():
-        size = 1 if single else max(1, _BATCH_PIXELS // (height * width))
-        for first in range(0, len(group), size):
-            yield group[first : first + size]
-
-
-def _stack_block(*bands: NDArray[Any]) -> FloatArray:
-    return np.stack([np.asarray(band, dtype=np.float32) for band in bands])
 
 
 def _mean_block(members: FloatArray) -> FloatArray:
@@ -174,11 +94,51 @@ def _mean_block(members: FloatArray) -> FloatArray:
 def lattice_chunks(chunks: tuple[int, ...], tile: int) -> tuple[int, ...]:
     """Chunk sizes near the given ones whose borders lie on the lattice; only the last may end between."""
     total = sum(chunks)
-    target = max(tile, round(max(chunks) / tile) * tile)
+    wanted = min(max(chunks), _LARGEST_BLOCK)
+    target = max(tile, round(wanted / tile) * tile)
     borders = list(range(0, total, target))
     if len(borders) > 1 and total - borders[-1] < tile:
         borders.pop()  # a sliver could not give its neighbour a full margin
     return tuple(b - a for a, b in zip(borders, [*borders[1:], total], strict=True))
+
+
+def _stacked(bands: list[xr.DataArray], chunks: tuple[tuple[int, ...], ...]) -> da.Array:
+    """Lazy (band, y, x) float32 stack in the given chunks."""
+    aligned = []
+    for band in bands:
+        data = band.transpose("y", "x").data
+        lazy = isinstance(data, da.Array)
+        aligned.append(data.rechunk(chunks) if lazy else da.from_array(data, chunks=chunks))
+    return da.map_blocks(
+        _stack_block, *aligned, dtype=np.float32, new_axis=0, chunks=((len(bands),), *chunks),
+        meta=np.empty((0, 0, 0), np.float32),
+    )  # fmt: skip
+
+
+def _on_lattice(
+    stack: da.Array, ensemble: Ensemble, *, names: tuple[str, ...], tile: int, margin: int, augment: bool, each: bool,
+    place: str,
+) -> da.Array:  # fmt: skip
+    """Lazy probability of a stack in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
+    grid = stack.chunks[1:]
+    depth = {1 + k: margin if len(along) > 1 else 0 for k, along in enumerate(grid)}
+    wide = da.overlap.overlap(stack, {0: 0, **depth}, "none", allow_rechunk=False)
+    return da.map_blocks(
+        _predict_block, wide, dtype=np.float32, meta=np.empty((0,) * (3 if each else 2), np.float32),
+        chunks=((len(ensemble.members),), *grid) if each else grid, drop_axis=[] if each else [0],
+        ensemble=ensemble, names=names, grid=grid, tile=tile, margin=margin, augment=augment, each=each, place=place,
+    )  # fmt: skip
+
+
+def _check_lattice(ensemble: Ensemble, tile: int, margin: int) -> None:
+    for name, length, least in (("tile", tile, ensemble.stride), ("margin", margin, 0)):
+        if length < least or length % ensemble.stride:
+            raise TilingError(
+                f"{name} must be a multiple of {ensemble.stride} px, the stride of {ensemble.name}, and at least "
+                f"{least}; got {length}"
+            )
+    if margin > tile:
+        raise TilingError(f"margin must not exceed the tile of {tile} px, got {margin}")
 
 
 def predict(
@@ -186,7 +146,10 @@ def predict(
     ensemble: Ensemble,
     *,
     members: bool = False,
-    tiling: Literal["lattice"] = "lattice",
+    tiling: Tiling = "lattice",
+    tile: int | None = None,
+    margin: int | None = None,
+    augment: bool = False,
 ) -> xr.DataArray | xr.Dataset:
     """Probability that a pixel belongs to an active retrogressive thaw slump.
 
@@ -198,20 +161,29 @@ def predict(
         From :func:`darts_xr.load_ensemble`. All members see each chunk while it is in memory.
     members : bool, optional
         Also return each member's probability and the spread between members.
-    tiling : {"lattice"}, optional
-        Model tiles on a lattice anchored at the scene's first pixel: the result does not depend on the chunking.
+    tiling : {"lattice", "legacy"}, optional
+        ``"lattice"``: model tiles on a lattice anchored at the scene's first pixel. ``"legacy"``: the windows of the
+        published workflow, 1024 px with an overlap of 256 blended by linear ramps, and 0 in the outermost ring of
+        pixels; for scenes of at least 1024 px. Neither depends on the chunking.
+    tile, margin : int, optional
+        Side of the core of a lattice tile and pixels seen beyond it; by default those of the checkpoints.
+    augment : bool, optional
+        Average over the scene and its three flips, at four times the cost.
 
     Returns
     -------
     xarray.DataArray or xarray.Dataset
         ``probability`` (y, x), float32, 0 to 1, NaN where ``valid`` is False; the mean of all members. With
         ``members=True`` a Dataset that also has ``member_probability`` (member, y, x) and ``spread`` (y, x), the
-        largest minus the smallest member. Lazy when the scene is; a scene in memory gives a lazy result of one chunk.
+        largest minus the smallest member. Lazy, in the chunks of the scene; of a scene in memory, in those of the
+        lattice.
 
     Raises
     ------
     MissingBandsError
         When the scene lacks a band that a member needs.
+    TilingError
+        When tile and margin do not suit the networks, or the scene is too small for ``tiling="legacy"``.
     PredictionError
         While computing, when a network fails; the message names scene, member and tile.
 
@@ -224,60 +196,69 @@ def predict(
     --------
     >>> prob = predict(scene, load_ensemble("demo"))  # doctest: +SKIP
     """
-    if tiling != "lattice":
-        raise ValueError(f'tiling must be "lattice", got {tiling!r}')
+    if tiling not in get_args(Tiling):
+        raise ValueError(f"tiling must be one of {', '.join(get_args(Tiling))}, got {tiling!r}")
+    if tiling == "legacy" and (tile, margin) != (None, None):
+        raise TilingError('tiling="legacy" has windows of its own; tile and margin are for tiling="lattice"')
     names = ensemble.bands
+    place = str(scene.attrs.get("item_id", "the scene"))
     if missing := [name for name in (*names, "valid") if name not in scene]:
         raise MissingBandsError(
-            f"{scene.attrs.get('item_id', 'The scene')} lacks {', '.join(missing)}, which the ensemble {ensemble.name} "
-            'needs. Open it with an auxiliary source that has them, or with auxiliary="neutral".'
+            f"{place} lacks {', '.join(missing)}, which the ensemble {ensemble.name} needs. Open it with an auxiliary "
+            'source that has them, or with auxiliary="neutral".'
         )
-    tile, margin = ensemble.tile, ensemble.margin
-    like = scene["valid"]
-    height, width = like.shape
-    given = like.chunks or ((height,), (width,))
-    chunks = lattice_chunks(given[0], tile), lattice_chunks(given[1], tile)
-    bands = [_aligned(scene[name], chunks) for name in (*names, "valid")]
-    stack = da.map_blocks(
-        _stack_block, *bands, dtype=np.float32, new_axis=0, chunks=((len(bands),), *chunks),
-        meta=np.empty((0, 0, 0), np.float32), name=None,
-    )  # fmt: skip
-    member_probability = da.map_overlap(
-        _predict_block, stack, depth={0: 0, 1: margin, 2: margin}, boundary="none", trim=False, allow_rechunk=False,
-        dtype=np.float32, meta=np.empty((0, 0, 0), np.float32), chunks=((len(ensemble.members),), *chunks),
-        ensemble=ensemble, names=names, tile=tile, margin=margin, scene=scene.attrs.get("item_id", "scene"),
-    )  # fmt: skip
-    mean = da.map_blocks(
-        _mean_block, member_probability, drop_axis=0, dtype=np.float32, meta=np.empty((0, 0), np.float32)
-    )
+    tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
+    like = scene["valid"].transpose("y", "x")
+    bands = [scene[name] for name in (*names, "valid")]
+    near = like.chunks or tuple((n,) for n in like.shape)
+    light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
+    if tiling == "legacy":
+        settings = f"legacy, window {LEGACY_WINDOW} px, overlap {LEGACY_OVERLAP} px, linear ramps"
+        stack = _stacked(bands, near)
+        each = published_windows(stack, light, names, augment=augment, place=place)
+    else:
+        _check_lattice(ensemble, tile, margin)
+        settings = f"lattice, tile {tile} px, margin {margin} px"
+        stack = _stacked(bands, (lattice_chunks(near[0], tile), lattice_chunks(near[1], tile)))
+        each = _on_lattice(
+            stack, light, names=names, tile=tile, margin=margin, augment=augment, each=members, place=place
+        )
+    mean = each if each.ndim == 2 else _mean(each)
     attrs = {
         **scene.attrs,
         "ensemble": ensemble.name,
         "checkpoints": [f"{member.name}:{member.sha256}" for member in ensemble.members],
         "batch_norm": ensemble.batch_norm,
-        "tiling": f"{tiling}, tile {tile} px, margin {margin} px",
+        "precision": ensemble.precision,
+        "tiling": f"{settings}{', mean over flips' if augment else ''}",
     }
     probability = xr.DataArray(
-        mean.rechunk(given),
+        mean.rechunk(like.chunks or mean.chunks),
         dims=("y", "x"),
         coords=like.coords,
         name="probability",
         attrs={**attrs, "long_name": "probability of an active retrogressive thaw slump", "units": "1"},
     )
-    if not members:
-        return probability
-    each = xr.DataArray(
-        member_probability.rechunk((-1, *given)),
+    return _with_members(probability, each, ensemble, attrs) if members else probability
+
+
+def _mean(each: da.Array) -> da.Array:
+    return da.map_blocks(_mean_block, each, drop_axis=0, dtype=np.float32, meta=np.empty((0, 0), np.float32))
+
+
+def _with_members(
+    probability: xr.DataArray, each: da.Array, ensemble: Ensemble, attrs: dict[Any, Any]
+) -> xr.Dataset:
+    """Mean, members and their spread as one Dataset."""
+    member = xr.DataArray(
+        each.rechunk((-1, *probability.data.chunks)),
         dims=("member", "y", "x"),
-        coords={**like.coords, "member": [member.name for member in ensemble.members]},
+        coords={**probability.coords, "member": [m.name for m in ensemble.members]},
         attrs={"long_name": "probability by member", "units": "1"},
     )
-    spread = (each.max("member") - each.min("member")).assign_attrs(
+    spread = (member.max("member") - member.min("member")).assign_attrs(
         long_name="largest minus smallest member", units="1"
     )
-    return xr.Dataset({"probability": probability, "member_probability": each, "spread": spread}, attrs=attrs)
-
-
-def _aligned(band: xr.DataArray, chunks: tuple[tuple[int, ...], tuple[int, ...]]) -> da.Array:
-    data = band.transpose("y", "x").data
-    return data.rechunk(chunks) if isinstance(data, da.Array) else da.from_array(data, chunks=chunks)
+    return xr.Dataset(
+        {"probability": probability, "member_probability": member, "spread": spread}, attrs=attrs
+    )

@@ -123,7 +123,7 @@ def coverage(
         "level1": _with_areas(rows),
         "level2": _frame(
             {"year": np.array(present, np.int64), "n_images": [int(counts[y]) for y in present]},
-            list(annual.values()),
+            [_polygonal(shape) for shape in annual.values()],
         ),
         "union": _total(present, int(counts.sum()), shapely.union_all(list(annual.values()))),
         "intersect": _total(wanted, int(sum(counts[y] for y in wanted)), every),

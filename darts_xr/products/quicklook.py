@@ -55,7 +55,9 @@ def write_quicklook(
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     pixels = np.stack([image[name].values for name in ("red", "green", "blue")]).astype(np.float32)
     axes[0].imshow(stretch_rgb(pixels, image["valid"].values), extent=frame, interpolation="nearest")
-    shown = axes[1].imshow(probability.values, extent=frame, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+    shown = axes[1].imshow(
+        probability.values, extent=frame, vmin=0, vmax=1, cmap="magma", interpolation="nearest"
+    )
     figure.colorbar(shown, ax=axes[1], shrink=0.8, label="probability of an active thaw slump")
     for ax, colour in zip(axes, ("yellow", "cyan"), strict=True):
         if len(outlines):

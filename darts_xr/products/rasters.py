@@ -7,7 +7,9 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
-import odc.geo.cog
+import odc.geo.xr  # noqa: F401  registers .odc
+import rasterio
+import rasterio.shutil
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -29,13 +31,16 @@ def _binary_block(objects: NDArray[np.integer], probability: NDArray[np.floating
 def _blockwise(kernel: object, *arrays: xr.DataArray) -> da.Array | NDArray[np.uint8]:
     if any(isinstance(array.data, da.Array) for array in arrays):
         return da.map_blocks(
-            kernel, *(da.asarray(array.data) for array in arrays), dtype=np.uint8, meta=np.empty((0, 0), np.uint8)
+            kernel,
+            *(da.asarray(array.data) for array in arrays),
+            dtype=np.uint8,
+            meta=np.empty((0, 0), np.uint8),
         )
     return kernel(*(array.values for array in arrays))  # type: ignore[operator, no-any-return]
 
 
 def probability_percent(probability: xr.DataArray) -> xr.DataArray:
-    """Probability in whole per cent.
+    """Express probability in whole per cent.
 
     Parameters
     ----------
@@ -49,11 +54,13 @@ def probability_percent(probability: xr.DataArray) -> xr.DataArray:
     """
     data = _blockwise(_percent_block, probability)
     attrs = {**probability.attrs, "units": "percent", "nodata": NO_DATA}
-    return xr.DataArray(data, dims=probability.dims, coords=probability.coords, name="probability", attrs=attrs)
+    return xr.DataArray(
+        data, dims=probability.dims, coords=probability.coords, name="probability", attrs=attrs
+    )
 
 
 def binary_objects(labels: xr.DataArray, probability: xr.DataArray) -> xr.DataArray:
-    """Cleaned objects as a mask.
+    """Turn cleaned objects into a mask.
 
     Parameters
     ----------
@@ -72,7 +79,9 @@ def binary_objects(labels: xr.DataArray, probability: xr.DataArray) -> xr.DataAr
     return xr.DataArray(data, dims=labels.dims, coords=labels.coords, name="binary", attrs=attrs)
 
 
-def write_raster(raster: xr.DataArray, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> Path:
+def write_raster(
+    raster: xr.DataArray, path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> Path:
     """Write one band as cloud-optimised GeoTIFF, whole or not at all.
 
     Parameters
@@ -96,12 +105,27 @@ def write_raster(raster: xr.DataArray, path: str | Path, *, metadata: Mapping[st
     """
     if isinstance(raster.data, da.Array):
         raise ProductError(f"{Path(path).name}: the raster is lazy; compute it before writing")
-    levels = [2**k for k in range(1, 8) if max(raster.shape) / 2**k > 256]
-    replace_whole(
-        Path(path),
-        lambda part: odc.geo.cog.write_cog(
-            raster, part, blocksize=512, nodata=NO_DATA, overview_resampling="nearest", overview_levels=levels,
-            compress="DEFLATE", zlevel=6, tags=dict(metadata or {}),
-        ),
-    )  # fmt: skip
+    grid = raster.odc.geobox
+    profile = {
+        "driver": "GTiff", "count": 1, "dtype": "uint8", "height": grid.shape[0], "width": grid.shape[1],
+        "crs": str(grid.crs), "transform": grid.transform, "nodata": NO_DATA,
+    }  # fmt: skip
+
+    def write(part: Path) -> None:
+        with rasterio.MemoryFile() as memory:
+            with memory.open(**profile) as plain:
+                plain.write(raster.values, 1)
+                plain.set_band_description(1, str(raster.name))
+                plain.update_tags(**(metadata or {}))
+            with memory.open() as plain:
+                rasterio.shutil.copy(
+                    plain,
+                    part,
+                    driver="COG",
+                    compress="DEFLATE",
+                    blocksize=512,
+                    overview_resampling="nearest",
+                )
+
+    replace_whole(Path(path), write)
     return Path(path)

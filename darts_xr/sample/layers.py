@@ -24,12 +24,14 @@ def site_coordinates(grid: GeoBox, crs: str) -> tuple[NDArray[np.float64], NDArr
     h, w = grid.shape
     rows = np.append(np.arange(0, h - 1, _COARSE), h - 1) if h > 1 else np.array([0])
     cols = np.append(np.arange(0, w - 1, _COARSE), w - 1) if w > 1 else np.array([0])
-    px, py = grid.transform * (cols[None] + 0.5 + 0 * rows[:, None], rows[:, None] + 0.5 + 0 * cols[None])
-    x, y = Transformer.from_crs(grid.crs, crs, always_xy=True).transform(px, py)
+    places = np.meshgrid(
+        grid.transform.c + (cols + 0.5) * grid.transform.a, grid.transform.f + (rows + 0.5) * grid.transform.e
+    )
+    x, y = Transformer.from_crs(grid.crs, crs, always_xy=True).transform(*places)
     i = np.interp(np.arange(h), rows, np.arange(rows.size))
     j = np.interp(np.arange(w), cols, np.arange(cols.size))
-    places = np.meshgrid(i, j, indexing="ij")
-    return ndimage.map_coordinates(x, places, order=1), ndimage.map_coordinates(y, places, order=1)
+    cells = np.meshgrid(i, j, indexing="ij")
+    return ndimage.map_coordinates(x, cells, order=1), ndimage.map_coordinates(y, cells, order=1)
 
 
 def elevation_block(land: Landscape, grid: GeoBox, crs: str) -> FloatArray:

@@ -100,8 +100,8 @@ def test_arrays_larger_than_a_transform_show_no_seam() -> None:
 def test_edges_take_the_mean_of_what_is_inside() -> None:
     z = np.arange(12.0).reshape(3, 4)
     out = relative_elevation(z, 1.0, resolution=1.0)
-    assert out[0, 0] == pytest.approx(0 - np.mean([0, 1, 4]))
-    assert out[1, 1] == pytest.approx(5 - np.mean([5, 1, 4, 6, 9]))
+    assert out[0, 0] == pytest.approx(0 - np.mean([0, 1, 4]), abs=1e-5)
+    assert out[1, 1] == pytest.approx(5 - np.mean([5, 1, 4, 6, 9]), abs=1e-5)
 
 
 def test_a_dem_without_any_height_stays_void() -> None:
@@ -173,8 +173,9 @@ def test_integers_and_torch_tensors_agree_with_numpy(function) -> None:  # type:
     np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-4)
     whole_metres = np.nan_to_num(z).astype("int16")
     as_floats = function(whole_metres.astype(float), resolution=2.0)
-    np.testing.assert_allclose(function(whole_metres, resolution=2.0), as_floats)
-    np.testing.assert_allclose(function(da.from_array(whole_metres, chunks=31), resolution=2.0), as_floats)
+    np.testing.assert_allclose(function(whole_metres, resolution=2.0), as_floats, atol=1e-4)
+    lazy = function(da.from_array(whole_metres, chunks=31), resolution=2.0)
+    np.testing.assert_allclose(lazy, as_floats, atol=1e-3)
 
 
 @pytest.mark.gpu

@@ -16,4 +16,4 @@ def test_benchmark_runs_at_toy_size(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert row["result"][0] > 0
     assert {"ours_s", "plain_s", "times_faster", "ours_peak_mib"} <= set(row)
     (row,) = figures["level2"]
-    assert row["us_per_polygon"] > 0
+    assert row["cpu_us_per_polygon"] > 0

@@ -1,0 +1,297 @@
+"""Pixels through networks on one device: scaled once for all members, in batches that fit, one block at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from darts_xr.cube.bands import Band, scale_band
+from darts_xr.errors import PredictionError
+from darts_xr.inference.checkpoint import Checkpoint
+from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
+from darts_xr.inference.tiles import Window
+
+log = logging.getLogger(__name__)
+
+FloatArray = NDArray[np.float32]
+
+_CPU_BATCH = 2**20  # px in one forward pass; more does not run faster
+_GPU_BATCH = 2**24  # px
+_GPU_BYTES = 1500  # a pixel's memory in a forward pass; UNet++/resnet34 in float32 takes 1,312
+_FLIPS = ((-1,), (-2,), (-2, -1))
+
+_slots: dict[str, threading.BoundedSemaphore] = {}
+_opening = threading.Lock()
+_thread = threading.local()
+
+
+def network_input(
+    stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tensor, member: Checkpoint
+) -> torch.Tensor:
+    """Scale the bands of one member; masked pixels are 0 in all of them, as in the published workflow.
+
+    Parameters
+    ----------
+    stack : torch.Tensor
+        (band, y, x) float32 in physical units, bands in the order of ``names``.
+    names : tuple of str
+        Names of the bands in ``stack``.
+    valid : torch.Tensor
+        (y, x) bool.
+    member : Checkpoint
+        Whose bands to take.
+
+    Returns
+    -------
+    torch.Tensor
+        (band, y, x) float32.
+    """
+    return _scaled(stack, names, valid, member.bands)
+
+
+def _scaled(
+    stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tensor, bands: Sequence[Band]
+) -> torch.Tensor:
+    """Band after band, so that each plane stays in the cache through all steps."""
+    scaled = torch.empty((len(bands), *stack.shape[1:]), dtype=torch.float32, device=stack.device)
+    for plane, band in zip(scaled, bands, strict=True):
+        torch.mul(scale_band(band, stack[names.index(band.name)]), valid, out=plane)
+    return scaled
+
+
+def member_probabilities(
+    pixels: FloatArray,
+    valid: NDArray[np.bool_],
+    windows: Sequence[Window],
+    *,
+    ensemble: Ensemble,
+    names: tuple[str, ...],
+    margin: int,
+    shape: tuple[int, int],
+    augment: bool,
+    place: str,
+    origin: tuple[int, int],
+) -> FloatArray:
+    """Probabilities of all members on the windows of one block.
+
+    Parameters
+    ----------
+    pixels, valid : numpy.ndarray
+        (band, y, x) float32 in physical units and (y, x) bool, the block with ``margin`` pixels around it.
+    windows : sequence of Window
+        Where to predict; elsewhere the result is NaN.
+    ensemble, names, margin, shape : Ensemble, tuple of str, int, tuple of int
+        Networks, names of ``pixels``' bands, width of the margin, and size of the result.
+    augment : bool
+        Whether to average over flips.
+    place, origin : str, tuple of int
+        Scene and position of the block's first pixel in it, for messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        (member, y, x) float32, ``shape`` pixels.
+    """
+    device = resolve_device(ensemble.device)
+    stack, mask = _upload(pixels, device), _upload(valid, device)
+    with _slot(device), torch.inference_mode():
+        _await_upload(device)
+        result = torch.full((len(ensemble.members), *shape), torch.nan, device=device)
+        bands = _distinct_bands(ensemble)
+        scaled = _scaled(stack, names, mask, bands)
+        for number, member in enumerate(ensemble.members):
+            network, _ = network_of(member, ensemble.device, ensemble.batch_norm, ensemble.compiled)
+            inputs = scaled[_channels(member, bands)]
+            for batch in _batches(windows, margin, device, single=ensemble.batch_norm == "per-tile"):
+                tiles = _cut(inputs, batch, margin)
+                try:
+                    kept = _probability(network, tiles, margin, ensemble, augment)
+                except Exception as error:  # whatever a network raises, the message must say where
+                    window = batch[_failing(network, tiles, ensemble)]
+                    at = origin[0] + window.top, origin[1] + window.left
+                    raise PredictionError(
+                        f"{place}: member {member.name} failed on the tile of {tiles.shape[-2]} × {tiles.shape[-1]} px "
+                        f"whose core begins at row {at[0]}, column {at[1]} of the scene ({device}): {_advice(error)}"
+                    ) from error
+                for window, p in zip(batch, kept, strict=True):
+                    target = result[number, window.top : window.bottom, window.left : window.right]
+                    target.copy_(p[: target.shape[0], : target.shape[1]])
+        done = _record(device)
+    return _download(result, done)
+
+
+def _distinct_bands(ensemble: Ensemble) -> list[Band]:
+    """Bands that any member wants, each scaling once; those of the largest member first, as one run of planes."""
+    members = sorted(ensemble.members, key=lambda member: -len(member.bands))
+    return list(dict.fromkeys(band for member in members for band in member.bands))
+
+
+def _channels(member: Checkpoint, bands: list[Band]) -> slice | list[int]:
+    """Places of a member's bands: a slice, which copies nothing, where they follow one another."""
+    places = [bands.index(band) for band in member.bands]
+    run = slice(places[0], places[0] + len(places))
+    return run if places == list(range(run.start, run.stop)) else places
+
+
+def _batches(
+    windows: Sequence[Window], margin: int, device: torch.device, *, single: bool
+) -> Iterator[list[Window]]:
+    """Group windows of one shape, as many as suit one forward pass."""
+    budget = 1 if single else _batch_pixels(device)
+    groups: dict[tuple[int, int], list[Window]] = {}
+    for window in windows:
+        groups.setdefault(window.shape, []).append(window)
+    for (height, width), group in groups.items():
+        size = max(1, budget // ((height + 2 * margin) * (width + 2 * margin)))
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
+
+
+def _batch_pixels(device: torch.device) -> int:
+    """Pixels for one forward pass, by the memory that is free on a GPU."""
+    if device.type != "cuda":
+        return _CPU_BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_GPU_BATCH, (free + reserved) * 3 // 4 // _GPU_BYTES)
+
+
+def _cut(inputs: torch.Tensor, batch: list[Window], margin: int) -> torch.Tensor:
+    """Copy the windows' pixels, once, into the layout in which convolutions are fastest."""
+    height, width = batch[0].shape[0] + 2 * margin, batch[0].shape[1] + 2 * margin
+    tiles = torch.empty(
+        (len(batch), inputs.shape[0], height, width),
+        device=inputs.device,
+        memory_format=torch.channels_last,
+    )
+    for tile, window in zip(tiles, batch, strict=True):
+        tile.copy_(inputs[:, window.top : window.top + height, window.left : window.left + width])
+    return tiles
+
+
+def _probability(
+    network: nn.Module, tiles: torch.Tensor, margin: int, ensemble: Ensemble, augment: bool
+) -> torch.Tensor:
+    """Probability of the tiles' cores, (tile, y, x); in halves where the memory does not suffice."""
+    try:
+        p = _once(network, tiles, (), ensemble)
+        if augment:
+            for flip in _FLIPS:
+                p += _once(network, tiles, flip, ensemble)
+            p /= 1 + len(_FLIPS)
+        height, width = p.shape[1:]
+        return p[:, margin : height - margin, margin : width - margin]
+    except torch.OutOfMemoryError:
+        if len(tiles) == 1:
+            raise
+    # Outside the handler, which would keep the failed pass's memory alive through its traceback.
+    if tiles.device.type == "cuda":
+        torch.cuda.empty_cache()
+    halves = torch.tensor_split(tiles, 2)
+    return torch.cat([_probability(network, half, margin, ensemble, augment) for half in halves])
+
+
+def _once(network: nn.Module, tiles: torch.Tensor, flip: tuple[int, ...], ensemble: Ensemble) -> torch.Tensor:
+    with _precision(ensemble, tiles.device):
+        logits = network(
+            torch.flip(tiles, flip).contiguous(memory_format=torch.channels_last) if flip else tiles
+        )
+    return torch.flip(torch.sigmoid(logits[:, 0].float()), flip)
+
+
+def _failing(network: nn.Module, tiles: torch.Tensor, ensemble: Ensemble) -> int:
+    """Find the first tile that fails on its own; 0 where only all of them together do."""
+    for number, tile in enumerate(tiles[:, None]):
+        try:
+            _once(network, tile, (), ensemble)
+        except Exception as error:  # any failure is the one looked for
+            log.debug("tile %d of %d fails alone: %s", number, len(tiles), error)
+            return number
+    return 0
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"one tile alone needs more memory than there is; give predict a smaller tile. {error}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _precision(ensemble: Ensemble, device: torch.device) -> AbstractContextManager[object]:
+    dtype = compute_dtype(ensemble.precision, device)
+    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Type in which convolutions run: by default half the width on GPUs that have it in hardware, else float32."""
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    if device.type != "cuda":
+        return torch.float32
+    generation = torch.cuda.get_device_capability(device)
+    if generation >= (8, 0):
+        return torch.bfloat16
+    return torch.float16 if generation >= (7, 0) else torch.float32
+
+
+def _slot(device: torch.device) -> threading.BoundedSemaphore:
+    """Leave to compute on a device: one block at a time, or as many as torch's own threads leave cores for."""
+    key = str(device)
+    with _opening:
+        if key not in _slots:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            count = 1 if device.type == "cuda" else max(1, cores // torch.get_num_threads())
+            _slots[key] = threading.BoundedSemaphore(count)
+        return _slots[key]
+
+
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Stream on which a thread moves pixels, beside the one on which networks run."""
+    streams: dict[torch.device, torch.cuda.Stream] = _thread.__dict__.setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)
+    return streams[device]
+
+
+def _upload(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Bring an array to the device; on a GPU the copy runs beside what other threads compute there."""
+    if not array.flags.writeable:
+        array = array.copy()  # torch cannot hold read-only memory, which distributed gives
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor
+    with torch.cuda.stream(_copy_stream(device)):
+        moved = tensor.pin_memory().to(device, non_blocking=True)
+    moved.record_stream(torch.cuda.current_stream(device))
+    return moved
+
+
+def _await_upload(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).wait_stream(_copy_stream(device))
+
+
+def _record(device: torch.device) -> torch.cuda.Event | None:
+    """Mark the place in a GPU's queue up to which this block's work lies."""
+    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+
+
+def _download(result: torch.Tensor, done: torch.cuda.Event | None) -> FloatArray:
+    """Bring the result to the host; on a GPU the next block computes meanwhile."""
+    if done is None:
+        return result.numpy()
+    stream = _copy_stream(result.device)
+    stream.wait_event(done)
+    with torch.cuda.stream(stream):
+        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        host.copy_(result, non_blocking=True)
+    result.record_stream(stream)
+    stream.synchronize()
+    return host.numpy()

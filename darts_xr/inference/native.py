@@ -1,0 +1,65 @@
+"""Checkpoints of this project: weights in safetensors with a JSON header that says all a prediction must know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from darts_xr.cube.bands import bands_from_dicts, bands_to_dicts
+from darts_xr.errors import CheckpointError
+from darts_xr.inference.network import Architecture
+from darts_xr.inference.weights import Description, Weights
+
+_HEADER = "darts_xr"
+_VERSION = 1
+
+
+def describe(path: Path) -> Description:
+    """Read the header; the weights are not touched."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors: {error}. It is truncated or another kind of file."
+        ) from error
+    if _HEADER not in metadata:
+        raise CheckpointError(f"{path} has no darts_xr header, so its bands and their scaling are not known.")
+    header: dict[str, Any] = json.loads(metadata[_HEADER])
+    if header.get("format") != _VERSION:
+        raise CheckpointError(
+            f"{path} has format {header.get('format')}; this version reads format {_VERSION}."
+        )
+    expected = {"name", "architecture", "bands", "tile", "margin", "training", "licence"}
+    if missing := sorted(expected - header.keys()):
+        raise CheckpointError(f"{path}: the header lacks {', '.join(missing)}. Save the checkpoint again.")
+    return Description(
+        name=header["name"],
+        architecture=Architecture.from_dict(header["architecture"]),
+        bands=bands_from_dicts(header["bands"]),
+        tile=header["tile"],
+        margin=header["margin"],
+        training=header["training"],
+        licence=header["licence"],
+    )
+
+
+def weights(path: Path) -> Weights:
+    """All tensors of the file."""
+    return safetensors.torch.load_file(path)
+
+
+def write(path: Path, tensors: Weights, description: Description) -> None:
+    """Write weights and header, under a temporary name first."""
+    header = description._asdict() | {
+        "format": _VERSION,
+        "architecture": description.architecture.to_dict(),
+        "bands": bands_to_dicts(description.bands),
+    }
+    temporary = path.with_name(f"{path.name}.part")
+    safetensors.torch.save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+    temporary.replace(path)

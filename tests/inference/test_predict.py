@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from darts_xr.errors import MissingBandsError, PredictionError, TilingError
+from darts_xr.inference import Ensemble, network_input, predict
+from darts_xr.inference.ensemble import network_of
+from tests.helpers import raise_if_dask_computes
+from tests.inference.worlds import scene_of, small_ensemble
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("members")
+
+
+@pytest.fixture(scope="module")
+def ensemble(folder: Path) -> Ensemble:
+    return small_ensemble(folder)
+
+
+@contextmanager
+def watched(ensemble: Ensemble) -> Iterator[list[tuple[int, ...]]]:
+    """Shapes of all batches that the first member is given."""
+    network, _ = network_of(ensemble.members[0], ensemble.device, ensemble.batch_norm)
+    shapes: list[tuple[int, ...]] = []
+    hook = network.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    try:
+        yield shapes
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def replaced(monkeypatch: pytest.MonkeyPatch, network: nn.Module) -> Iterator[None]:
+    """Let every member be the given network."""
+    with monkeypatch.context() as patch:
+        patch.setattr("darts_xr.inference.forward.network_of", lambda *_: (network, torch.device("cpu")))
+        yield
+
+
+@st.composite
+def scenes(draw: Any) -> tuple[np.ndarray, tuple[Any, Any], tuple[Any, Any]]:
+    """A mask, of any size and form, and two chunkings of it."""
+    shape = tuple(draw(st.one_of(st.just(1), st.integers(2, 63), st.integers(64, 180))) for _ in range(2))
+    form = draw(st.sampled_from(["full", "swath", "noise", "corner"]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    masks = {
+        "full": np.ones(shape, bool),
+        "swath": (y + x > 0.4 * max(shape)) & (y + x < 1.4 * max(shape)),
+        "noise": rng.random(shape) > 0.7,
+        "corner": (y >= shape[0] - 9) & (x >= shape[1] - 9),
+    }
+    chunkings = tuple(
+        tuple(draw(st.integers(max(1, n // 6), n + 5).map(lambda c, n=n: _sizes(n, c))) for n in shape)
+        for _ in range(2)
+    )
+    return masks[form], chunkings[0], chunkings[1]
+
+
+def _sizes(length: int, chunk: int) -> tuple[int, ...]:
+    whole, rest = divmod(length, chunk)
+    return (chunk,) * whole + ((rest,) if rest else ())
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenes())
+def test_probabilities_do_not_depend_on_the_chunks(
+    ensemble: Ensemble, case: tuple[np.ndarray, tuple[Any, Any], tuple[Any, Any]]
+) -> None:
+    valid, first, second = case
+    whole = predict(scene_of(valid), ensemble).compute()
+    np.testing.assert_array_equal(whole.isnull(), ~valid)
+    for chunks in (first, second):
+        prob = predict(scene_of(valid, chunks=chunks), ensemble)
+        assert prob.chunks == chunks
+        np.testing.assert_allclose(prob.compute(), whole, atol=1e-5)
+
+
+def test_one_tile_is_what_the_networks_themselves_say(ensemble: Ensemble) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    prob = predict(scene, ensemble, margin=0).compute()
+    stack = torch.from_numpy(np.stack([scene[name].values.astype("float32") for name in ensemble.bands]))
+    with torch.inference_mode():
+        votes = [
+            torch.sigmoid(
+                m.load_network()(
+                    network_input(stack, ensemble.bands, torch.ones(64, 64, dtype=bool), m)[None]
+                )
+            )
+            for m in ensemble.members
+        ]
+    np.testing.assert_allclose(prob, torch.stack(votes).mean(0)[0, 0], atol=1e-5)
+    assert float(prob.std()) > 0.01
+
+
+def test_edges_are_mirrored(ensemble: Ensemble) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    around = scene.pad({"y": 16, "x": 16}, mode="reflect")
+    inner = predict(around, replace_tile(ensemble, 96), margin=0).compute()[16:-16, 16:-16]
+    np.testing.assert_allclose(predict(scene, ensemble).compute(), inner, atol=1e-5)
+
+
+def replace_tile(ensemble: Ensemble, tile: int) -> Ensemble:
+    return replace(ensemble, members=tuple(replace(m, tile=tile) for m in ensemble.members))
+
+
+def test_masked_pixels_say_nothing_whatever_they_hold(ensemble: Ensemble) -> None:
+    valid = np.ones((100, 90), bool)
+    valid[30:70, 20:60] = False
+    scene = scene_of(valid)
+    other = scene.copy(deep=True)
+    other["red"].values[~valid] = 65535
+    other["slope"].values[~valid] = np.nan
+    xr.testing.assert_identical(predict(scene, ensemble).compute(), predict(other, ensemble).compute())
+
+
+def test_tiles_without_a_valid_pixel_are_not_predicted_and_others_are_cut(ensemble: Ensemble) -> None:
+    valid = np.zeros((192, 192), bool)
+    valid[0:64, 0:64] = True  # a whole tile
+    valid[130:140, 150:192] = True  # a part of another
+    with watched(ensemble) as shapes:
+        prob = predict(scene_of(valid, chunks=(64, 64)), ensemble).compute()
+    assert sum(shape[0] for shape in shapes) == 2
+    assert int(prob.notnull().sum()) == int(valid.sum())
+    with watched(ensemble) as shapes:
+        assert predict(scene_of(np.zeros((64, 64), bool)), ensemble).compute().isnull().all()
+    assert shapes == []
+
+
+def test_half_valid_tiles_are_predicted(ensemble: Ensemble) -> None:
+    valid = np.arange(64)[:, None] + np.arange(64)[None] < 63
+    assert int(predict(scene_of(valid), ensemble).compute().notnull().sum()) == int(valid.sum())
+
+
+def test_nothing_is_computed_until_asked(ensemble: Ensemble) -> None:
+    scene = scene_of(np.ones((130, 70), bool), chunks=(50, 50))
+    with raise_if_dask_computes():
+        for options in ({}, {"members": True}, {"augment": True}):
+            predict(scene, ensemble, **options)  # type: ignore[arg-type]
+
+
+def test_each_pixel_is_read_once(ensemble: Ensemble) -> None:
+    valid = np.ones((128, 128), bool)
+    scene = scene_of(valid, chunks=(64, 64))
+    reads = []
+
+    def counting(block: np.ndarray) -> np.ndarray:
+        reads.append(block.size)
+        return block
+
+    scene["red"] = scene["red"].copy(
+        data=da.map_blocks(counting, scene["red"].data, meta=np.empty((0, 0), "uint16"))
+    )
+    dask.compute(predict(scene, ensemble, members=True))
+    assert sum(reads) == valid.size
+
+
+def test_members_and_their_spread(ensemble: Ensemble) -> None:
+    valid = np.ones((80, 80), bool)
+    valid[:20] = False
+    scene = scene_of(valid, chunks=(40, 40))
+    both = predict(scene, ensemble, members=True).compute()
+    assert list(both["member"].values) == ["ten", "seven"]
+    np.testing.assert_allclose(both["probability"], predict(scene, ensemble).compute(), atol=1e-6)
+    np.testing.assert_allclose(
+        both["member_probability"].mean("member", skipna=False), both["probability"], atol=1e-6
+    )
+    expected = abs(both["member_probability"][0] - both["member_probability"][1])
+    np.testing.assert_allclose(both["spread"], expected, atol=1e-6)
+    assert both["probability"].attrs["checkpoints"][0].startswith("ten:")
+
+
+def test_flips_are_averaged(ensemble: Ensemble) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    views = [scene, scene.isel(y=slice(None, None, -1)), scene.isel(x=slice(None, None, -1))]
+    views.append(views[1].isel(x=slice(None, None, -1)))
+    each = [predict(view, ensemble).compute().sortby("y", ascending=False).sortby("x") for view in views]
+    augmented = predict(scene, ensemble, augment=True).compute()
+    np.testing.assert_allclose(augmented, sum(each) / 4, atol=1e-5)
+    assert "flips" in augmented.attrs["tiling"]
+
+
+def test_statistics_per_tile_are_those_of_the_legacy_workflow(folder: Path) -> None:
+    ensemble = small_ensemble(folder, batch_norm="per-tile")
+    valid = np.ones((128, 64), bool)
+    valid[100:] = False
+    scene = scene_of(valid, chunks=(64, 64))
+    with watched(ensemble) as shapes:
+        prob = predict(scene, ensemble, margin=0, members=True).compute()
+    assert shapes == [(1, 10, 64, 64)] * 2  # one whole tile a batch, its masked pixels with it
+    member = ensemble.members[0]
+    stack = torch.from_numpy(np.stack([scene[name].values.astype("float32")[64:] for name in ensemble.bands]))
+    with torch.no_grad():
+        inputs = network_input(stack, ensemble.bands, torch.from_numpy(valid[64:]), member)[None]
+        expected = torch.sigmoid(member.load_network().train()(inputs))[0, 0].numpy()
+    np.testing.assert_allclose(prob["member_probability"][0, 64:100], expected[:36], atol=1e-4)
+    assert prob.attrs["batch_norm"] == "per-tile"
+
+
+def test_half_precision_is_close(folder: Path) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    exact = predict(scene, small_ensemble(folder)).compute()
+    rough = predict(scene, small_ensemble(folder, precision="bfloat16")).compute()
+    assert 0 < float(abs(exact - rough).max()) < 0.02
+    assert rough.dtype == np.float32
+
+
+class _Small(nn.Module):
+    """A network that fits only some tiles into memory at a time."""
+
+    def __init__(self, fits: int) -> None:
+        super().__init__()
+        self.fits, self.batches = fits, []  # type: ignore[var-annotated]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > self.fits:
+            raise torch.OutOfMemoryError("the device is full")
+        self.batches.append(len(pixels))
+        return pixels[:, 1:2]
+
+
+def test_batches_are_halved_when_memory_runs_out(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = scene_of(np.ones((64, 320), bool))
+    roomy, narrow = _Small(99), _Small(2)
+    with replaced(monkeypatch, roomy):
+        expected = predict(scene, ensemble).compute()
+    with replaced(monkeypatch, narrow):
+        xr.testing.assert_identical(predict(scene, ensemble).compute(), expected)
+    assert max(roomy.batches) == 5
+    assert max(narrow.batches) == 2
+    with (
+        replaced(monkeypatch, _Small(0)),
+        pytest.raises(PredictionError, match="give predict a smaller tile"),
+    ):
+        predict(scene, ensemble).compute()
+
+
+class _Fragile(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if (pixels[:, 1] > 19).any():  # 60000 / 3000 is 20
+            raise ValueError("cannot look at this")
+        return pixels[:, :1]
+
+
+def test_a_failing_member_says_where(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = scene_of(np.ones((192, 192), bool))
+    scene["blue"].values[150, 80] = 60000
+    expected = (
+        "20210701_noise: member ten failed .* begins at row 128, column 64 .*ValueError: cannot look at this"
+    )
+    with replaced(monkeypatch, _Fragile()):
+        for chunks in ((192, 192), (64, 64)):
+            prob = predict(scene.chunk(dict(zip("yx", chunks, strict=True))), replace_margin(ensemble, 0))
+            with pytest.raises(PredictionError, match=expected) as failure:
+                prob.compute()
+            assert str(pickle.loads(pickle.dumps(failure.value))) == str(failure.value)
+
+
+def replace_margin(ensemble: Ensemble, margin: int) -> Ensemble:
+    return replace(ensemble, members=tuple(replace(m, margin=margin) for m in ensemble.members))
+
+
+def test_what_does_not_suit_the_lattice_is_refused(ensemble: Ensemble) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    for options, message in (
+        ({"tile": 60}, "tile must be a multiple of 8"),
+        ({"tile": 0}, "tile must be"),
+        ({"margin": 4}, "margin must be a multiple of 8"),
+        ({"tile": 16, "margin": 32}, "margin must not exceed the tile"),
+        ({"tiling": "legacy", "margin": 8}, "windows of its own"),
+    ):
+        with pytest.raises(TilingError, match=message):
+            predict(scene, ensemble, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tiling must be one of lattice, legacy"):
+        predict(scene, ensemble, tiling="hexagons")  # type: ignore[arg-type]
+    with pytest.raises(MissingBandsError, match=r'20210701_noise lacks slope, .*auxiliary="neutral"'):
+        predict(scene.drop_vars("slope"), ensemble)
+
+
+def test_the_graph_is_small_and_holds_no_weights(ensemble: Ensemble) -> None:
+    shape = (8000, 8000)
+    plane = da.zeros(shape, chunks=1024, dtype="uint16")
+    scene = xr.Dataset(dict.fromkeys((*ensemble.bands, "valid"), (("y", "x"), plane)))
+    large = replace(ensemble, members=tuple(replace(m, tile=1024, margin=64) for m in ensemble.members))
+    prob = predict(scene, large)
+    (optimized,) = dask.optimize(prob)
+    assert len(optimized.__dask_graph__()) / 64 <= 40
+    assert len(pickle.dumps(optimized.__dask_graph__())) < 2e6

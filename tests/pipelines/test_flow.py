@@ -1,0 +1,267 @@
+"""The whole flow on the synthetic world: lazy, the same on any chunks and scheduler, and found what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import dask
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pystac
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+
+import darts_xr as dx
+from darts_xr.products import LEVEL1_COLUMNS, LEVEL2_COLUMNS
+from darts_xr.sample import SampleWorld, read_truth
+from pipelines.aggregate import Products, aggregate, read_footprints
+from pipelines.demo import demo
+from pipelines.detect import Run, detect, open_run
+from pipelines.report import report
+from pipelines.validate import score_run, validate
+from tests.helpers import raise_if_dask_computes
+
+
+def _digests(folder: Path, pattern: str) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob(pattern))
+    }
+
+
+def test_forty_scenes_build_up_to_labels_without_computing(world: SampleWorld):
+    first = dx.load_items(world.catalog)[0]
+    items = []
+    for number in range(40):
+        item = first.clone()
+        item.id = f"20210720_205954_{number:02d}_24e6"
+        items.append(item)
+    auxiliary = dx.load_items(world.auxiliary)
+    ensemble = dx.load_ensemble("demo")
+    with raise_if_dask_computes(0):
+        for item in dx.search(items):
+            scene = dx.open_scene(item, auxiliary=auxiliary)
+            prob = dx.predict(scene, ensemble)
+            labels = dx.label_objects(prob)
+            assert dask.is_dask_collection(scene["valid"].data)
+            assert dask.is_dask_collection(labels.data)
+
+
+def test_a_scene_has_the_bands_of_the_design_on_the_images_own_grid(world: SampleWorld):
+    item = dx.load_items(world.catalog)[0]
+    scene = dx.open_scene(item, auxiliary=world.auxiliary)
+    dtypes = {name: str(scene[name].dtype) for name in scene.data_vars}
+    assert dtypes == {
+        "ndvi": "float32", "blue": "uint16", "green": "uint16", "red": "uint16", "nir": "uint16",
+        "relative_elevation": "float32", "slope": "float32",
+        "tc_brightness": "uint8", "tc_greenness": "uint8", "tc_wetness": "uint8", "valid": "bool",
+    }  # fmt: skip
+    with rasterio.open(item.assets["image"].href) as file:
+        assert scene.odc.geobox.transform == file.transform
+        np.testing.assert_array_equal(scene["nir"].values, file.read(4))
+    assert all(scene[name].attrs["long_name"] for name in scene.data_vars)
+    assert not scene["valid"].values[scene["nir"].values == 0].any()
+
+
+def test_every_pixel_is_read_once_for_both_members(world: SampleWorld, monkeypatch: pytest.MonkeyPatch):
+    read: list[tuple] = []
+    original = rasterio.DatasetReader.read
+
+    class Counting:
+        def __init__(self, dataset):
+            self.dataset = dataset
+
+        def __getattr__(self, name):
+            return getattr(self.dataset, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.dataset.close()
+
+        def read(self, *args, **kwargs):
+            read.append((self.dataset.name, kwargs.get("window")))
+            return original(self.dataset, *args, **kwargs)
+
+    item = dx.load_items(world.catalog)[0]
+    scene = dx.open_scene(item, auxiliary=world.auxiliary, chunks=256)
+    prob = dx.predict(scene, dx.load_ensemble("demo"))
+    opened = rasterio.open
+    monkeypatch.setattr(rasterio, "open", lambda *args, **kwargs: Counting(opened(*args, **kwargs)))
+    prob.compute()
+    images = [entry for entry in read if "AnalyticMS_SR" in entry[0]]
+    assert len(images) == len(set(map(str, images))) == 4  # a read for each chunk, none twice
+
+
+def test_polygons_do_not_depend_on_the_chunks(world: SampleWorld):
+    ensemble, item = dx.load_ensemble("demo"), dx.load_items(world.catalog)[0]
+    results = []
+    for chunks in (512, (300, 170)):
+        scene = dx.open_scene(item, auxiliary=world.auxiliary, chunks=chunks)
+        prob = dx.predict(scene, ensemble)
+        labels = dx.label_objects(prob)
+        results.append((prob.compute(), dx.vectorize(labels, prob)))
+    (p, a), (q, b) = results
+    np.testing.assert_allclose(p.values, q.values, atol=1e-5)
+    assert len(a) > 0
+    assert (a.geometry.to_wkb() == b.geometry.to_wkb()).all()
+
+
+def test_the_distributed_scheduler_gives_the_same_bytes(world: SampleWorld, run: Run, tmp_path: Path):
+    with dx.start_cluster(n_workers=2, memory_limit="3GB", dashboard_address=None) as client:
+        other = detect(
+            world.catalog,
+            auxiliary=world.auxiliary,
+            infrastructure=world.infrastructure,
+            out=tmp_path,
+            client=client,
+        )
+    assert other.record["counts"] == run.record["counts"]
+    assert _digests(tmp_path / "scenes", "*.parquet") == _digests(run.folder / "scenes", "*.parquet")
+    assert _digests(tmp_path / "scenes", "*.tif") == _digests(run.folder / "scenes", "*.tif")
+
+
+def test_a_run_folder_holds_what_the_design_lists(run: Run, products: Products):
+    ids = [scene["id"] for scene in run.scenes]
+    assert {p.name for p in (run.folder / "scenes").iterdir()} == set(ids)
+    for scene_id in ids:
+        names = {p.name for p in (run.folder / "scenes" / scene_id).iterdir()}
+        assert names == {"probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json"}
+    assert {p.name for p in (run.folder / "products").iterdir()} == {
+        f"test_synthetic_{kind}_2021_{level}.{suffix}"
+        for kind, level in (
+            ("features", "level1"), ("features", "level2"), ("coverage", "level1"), ("coverage", "level2"),
+            ("coverage", "union"), ("coverage", "intersect"),
+        )
+        for suffix in ("parquet", "gpkg")
+    }  # fmt: skip
+    assert not list(run.folder.rglob("*.part"))
+    assert open_run(run.folder).record == json.loads((run.folder / "run.json").read_text())
+
+
+def test_every_object_is_accounted_for(run: Run, products: Products):
+    counts = run.record["counts"]
+    removed = sum(counts[f"n_removed_{rule}"] for rule in ("border", "small", "water", "infrastructure"))
+    assert counts["n_detected"] == counts["n_objects"] + removed
+    assert counts["n_objects"] == len(products.level1)
+    assert counts["scenes"] == counts["done"] == 2
+
+
+def test_levels_have_the_columns_of_the_paper(products: Products):
+    assert list(products.level1.columns) == list(LEVEL1_COLUMNS)
+    assert list(products.level2.columns) == list(LEVEL2_COLUMNS)
+    assert products.level1.crs.to_epsg() == products.level2.crs.to_epsg() == 4326
+    assert (products.level1["image_source"] == "PlanetScope (synthetic)").all()
+    assert products.level1["pval_min"].min() >= 0.5
+    members = ",".join(products.level2["id_geohash_level1"]).split(",")
+    assert sorted(members) == sorted(products.level1["id_geohash"])
+
+
+def test_rasters_and_vectors_name_what_made_them(run: Run, products: Products):
+    scene = run.folder / "scenes" / run.scenes[0]["id"]
+    digest = run.record["checkpoints"][0]["sha256"]
+    with rasterio.open(scene / "probability.tif") as file:
+        tags, percent = file.tags(), file.read(1)
+        assert file.nodata == 255
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    with rasterio.open(scene / "binary.tif") as file:
+        binary = file.read(1)
+    assert set(np.unique(percent)) <= {*range(101), 255}
+    assert set(np.unique(binary)) <= {0, 1, 255}
+    np.testing.assert_array_equal(percent == 255, binary == 255)
+    assert (percent[binary == 1] >= 50).all()
+    gpkg = next(path for path in products.files if path.name.endswith("level1.gpkg"))
+    for made_by in (
+        tags,
+        pyogrio.read_info(gpkg)["dataset_metadata"],
+        gpd.read_parquet(scene / "level1.parquet").attrs,
+    ):
+        assert digest in made_by["checkpoints"]
+        assert made_by["darts_xr"] == dx.__version__
+        assert "threshold" in made_by["rules"]
+        assert "synthetic" in made_by["synthetic"]
+
+
+def test_coverage_is_the_area_of_the_valid_pixels(run: Run, products: Products):
+    cover = products.coverage["level1"].set_index("image_id")
+    for scene in run.scenes:
+        assert cover.loc[scene["id"], "area_m2"] == pytest.approx(scene["valid_pixels"] * 9, rel=0.01)
+    footprints = read_footprints(run)
+    assert list(footprints.columns) == ["image_id", "date", "year", "geometry"]
+
+
+def test_the_output_catalogue_opens_as_a_cube_over_time(run: Run):
+    catalogue = pystac.Catalog.from_file(str(run.folder / "catalog.json"))
+    assert len(list(catalogue.get_items(recursive=True))) == 2
+    with raise_if_dask_computes(0):
+        cube = dx.open_cube(run.folder / "catalog.json", bands=["probability", "binary"])
+    assert cube["probability"].dims == ("time", "y", "x")
+    assert cube.sizes["time"] == 2
+    values = cube["probability"].values
+    assert values.dtype == np.float32
+    assert np.nanmin(values) >= 0
+    assert np.nanmax(values) <= 1
+    with rasterio.open(run.folder / "scenes" / run.scenes[0]["id"] / "probability.tif") as file:
+        seen = (file.read(1) != 255).sum()
+    assert np.isfinite(values[0]).sum() == seen
+    box = (
+        shapely.geometry.shape(next(catalogue.get_items(recursive=True)).geometry)
+        .centroid.buffer(0.005)
+        .bounds
+    )
+    part = dx.open_cube(run.folder / "catalog.json", bbox=box, resolution=12)
+    assert part.odc.geobox.resolution.x == 12
+    assert part.sizes["x"] < cube.sizes["x"] / 4
+
+
+def test_a_second_run_gives_the_same_products(
+    world: SampleWorld, run: Run, products: Products, tmp_path: Path
+):
+    again = detect(
+        world.catalog, auxiliary=world.auxiliary, infrastructure=world.infrastructure, out=tmp_path
+    )
+    aggregate(again, name="test_synthetic")
+    assert _digests(tmp_path / "products", "*") == _digests(run.folder / "products", "*")
+
+
+def test_years_select_what_is_aggregated(run: Run):
+    with pytest.raises(dx.DartsError, match="in these years"):
+        aggregate(run, years=[1999])
+
+
+def test_reports_tell_of_every_scene(run: Run):
+    page = report(run).read_text()
+    for scene in run.scenes:
+        assert scene["id"] in page
+    assert "Synthetic" in page
+
+
+def test_validation_finds_a_product_equal_to_itself(products: Products, world: SampleWorld, run: Run):
+    table = validate(products.level2, products.level2, by_year=True)
+    assert table.loc["2021", "f1"] == 1
+    assert {"mean", "std"} <= set(table.index)
+    scores = score_run(run, products, read_truth(world))
+    assert open_run(run.folder).record["scores"] == scores
+
+
+def test_the_demo_finds_the_slumps_of_a_world_it_never_saw(tmp_path: Path):
+    result = demo(tmp_path, seed=21, scenes=2, size=1024)
+    assert result.scores["level1"]["f1"] >= 0.8
+    assert result.scores["level2"]["f1"] >= 0.8
+    assert result.scores["ndvi"]["f1"] <= result.scores["level1"]["f1"] - 0.25
+
+
+def test_neutral_layers_stand_in_and_say_so(world: SampleWorld, tmp_path: Path):
+    run = detect(world.catalog, auxiliary="neutral", out=tmp_path, ids=[dx.load_items(world.catalog)[0].id])
+    assert run.record["auxiliary"] == "neutral"
+    with rasterio.open(tmp_path / "scenes" / run.scenes[0]["id"] / "probability.tif") as file:
+        assert "neutral" in file.tags()["auxiliary"]
+    scene = dx.open_scene(dx.load_items(world.catalog)[0], auxiliary="neutral")
+    assert isinstance(scene, xr.Dataset)
+    assert float(scene["slope"].max()) == 0
