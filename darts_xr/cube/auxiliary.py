@@ -7,7 +7,7 @@ Conventions of the items: an asset ``dem`` holds heights in metres; assets ``rel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -248,7 +248,10 @@ def _terrain_by(
         items, "dem", ["dem"], grown, engine=engine, resampling="cubic", chunks=_side(chunks)
     )
     dem = on_grid(heights["dem"].data, grown)
-    kernels = {"slope": slope, "relative_elevation": partial(relative_elevation, radius=radius)}
+    kernels: dict[str, Callable[..., Any]] = {
+        "slope": slope,
+        "relative_elevation": partial(relative_elevation, radius=radius),
+    }
     inner = slice(halo[0], halo[0] + geobox.shape[0]), slice(halo[1], halo[1] + geobox.shape[1])
     return da.stack([kernels[name](dem).data[inner] for name in names]).rechunk(
         (1, _side(chunks), _side(chunks))

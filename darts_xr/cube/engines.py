@@ -94,8 +94,9 @@ def _by_stackstac(
                 f"{item.id}: stackstac reads assets of one band only, {key!r} has {count}; "
                 "use engine='odc-stac' or the default"
             )
+    epsg = None if geobox.crs is None else geobox.crs.epsg
     stacked = stackstac.stack(
-        list(items), assets=[key], epsg=geobox.crs.epsg, bounds=tuple(geobox.boundingbox), snap_bounds=False,
+        list(items), assets=[key], epsg=epsg, bounds=tuple(geobox.boundingbox), snap_bounds=False,
         resolution=(abs(geobox.resolution.x), abs(geobox.resolution.y)), xy_coords="center", chunksize=chunks,
         resampling=rasterio.enums.Resampling[resampling], dtype=np.dtype("float32"), fill_value=np.float32(np.nan),
         rescale=False, sortby_date=False,

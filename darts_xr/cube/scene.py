@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from darts_xr.catalog import load_items
 from darts_xr.catalog.assets import image_asset, mask_asset, normalize_item
 from darts_xr.catalog.rasters import check_same_grid, naming_read_errors, read_header, utm_code
+from darts_xr.catalog.usable import MASK_RULES, find_rule
 from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
 from darts_xr.cube.bands import BANDS
 from darts_xr.cube.engines import Engine
@@ -120,7 +121,7 @@ def open_scene(
     """
     item = normalize_item(item)
     _, image_file, positions = image_asset(item)
-    masked = mask_asset(item)
+    masked = mask_asset(item, kind=MASK_RULES[mask_rule].mask if mask_rule in MASK_RULES else None)
     if masked is None:
         raise MaskError(
             f"{item.id} has no usable-data mask (udm2 or udm1), so clouds cannot be told from ground. "
@@ -132,6 +133,7 @@ def open_scene(
     check_same_grid(image, mask)
     rule = mask_rule or default_rule(kind == "udm2", kind == "udm1")
     grid = GeoBox(image.shape, image.transform, code)
+    find_rule(rule, mask.count, name=mask.name)  # now, not while computing
     sizes = da.core.normalize_chunks(
         CHUNK if chunks in ("auto", None) else chunks, image.shape, dtype=image.dtype
     )

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import dask.array as da
 import numpy as np
+import rasterio
 import xarray as xr
 from affine import Affine
 from dask.base import tokenize
@@ -25,6 +26,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import CRS, Transformer
 
+from darts_xr.catalog.rasters import HTTP_OPTIONS
 from darts_xr.cube.mosaic import Bounds, Mosaic, RasterSource, mosaics_of, open_raster
 from darts_xr.errors import CRSError
 
@@ -317,7 +319,8 @@ def lazy_blocks(
 
     def block(block_info: Any = None) -> NDArray[Any]:
         *_, (top, bottom), (left, right) = block_info[None]["array-location"]
-        return read(slice(top, bottom), slice(left, right))
+        with rasterio.Env(**HTTP_OPTIONS):
+            return read(slice(top, bottom), slice(left, right))
 
     out: da.Array = da.map_blocks(
         block,
