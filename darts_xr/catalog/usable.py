@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from darts_xr.errors import MaskError
 
@@ -36,7 +36,7 @@ class MaskRule:
     """A named rule: the mask that it reads and what it calls valid."""
 
     name: str
-    mask: str  # key of the asset: "udm2" or "udm1"
+    mask: Literal["udm2", "udm1"]  # key of the asset
     bands: int
     valid: Callable[[Any], Any]  # (bands, y, x) uint8 -> (y, x) bool
     description: str

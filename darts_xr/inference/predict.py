@@ -91,14 +91,17 @@ def _mean_block(members: FloatArray) -> FloatArray:
     return np.asarray(members.mean(axis=0))
 
 
-def lattice_chunks(chunks: tuple[int, ...], tile: int) -> tuple[int, ...]:
-    """Chunk sizes near the given ones whose borders lie on the lattice; only the last may end between."""
+def lattice_chunks(chunks: tuple[int, ...], tile: int, least: int) -> tuple[int, ...]:
+    """Chunk sizes near the given ones whose borders lie on the lattice; only the last may end between.
+
+    None but a single one is shorter than ``least``, what a neighbour needs as margin and a mirror to fill a stride.
+    """
     total = sum(chunks)
     wanted = min(max(chunks), _LARGEST_BLOCK)
     target = max(tile, round(wanted / tile) * tile)
     borders = list(range(0, total, target))
-    if len(borders) > 1 and total - borders[-1] < tile:
-        borders.pop()  # a sliver could not give its neighbour a full margin
+    if len(borders) > 1 and total - borders[-1] < least:
+        borders.pop()
     return tuple(b - a for a, b in zip(borders, [*borders[1:], total], strict=True))
 
 
@@ -219,7 +222,8 @@ def predict(
     else:
         _check_lattice(ensemble, tile, margin)
         settings = f"lattice, tile {tile} px, margin {margin} px"
-        stack = _stacked(bands, (lattice_chunks(near[0], tile), lattice_chunks(near[1], tile)))
+        least = max(margin, ensemble.stride)
+        stack = _stacked(bands, tuple(lattice_chunks(along, tile, least) for along in near))
         each = _on_lattice(
             stack, light, names=names, tile=tile, margin=margin, augment=augment, each=members, place=place
         )

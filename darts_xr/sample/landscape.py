@@ -15,7 +15,7 @@ from darts_xr.sample.shapes import Band, Blob, random_blob
 DEM_YEAR = 2016.5
 TREND_YEAR = 2019.6
 REFERENCE_YEAR = 2023.6  # outlines have their full size in late summer 2023
-MIN_OUTLINE_AREA = 400.0  # m²; smaller slumps are neither drawn nor part of the truth
+MIN_OUTLINE_AREA = 600.0  # m²; smaller slumps (one label in twenty) are neither drawn nor part of the truth
 _GRID_STEP = 12.0  # m, the coarse grid on which features find their places
 
 
@@ -292,7 +292,7 @@ def _place_features(land: Landscape, rng: np.random.Generator) -> None:
     _place_lakes(land, site, round(9 * crowd) + 1, area_km2)
     site.survey(land)
     site.taken = [lake.outline.polygon().buffer(-5) for lake in land.lakes]
-    _place_slumps(land, site, max(4, round(17 * crowd)), largest)
+    _place_slumps(land, site, max(4, round(22 * crowd)), largest)
     _place_roads(land, site, max(1, round(1.3 * crowd)))
     _place_surfaces(land, site, crowd)
 
@@ -321,7 +321,7 @@ def _place_lakes(land: Landscape, site: _Site, count: int, area_km2: float) -> N
 def _place_slumps(land: Landscape, site: _Site, count: int, largest: float) -> None:
     rng = site.rng
     weight = ((site.slope > 4) & (site.slope < 15) & ~site.wet) * (1 + 5 * (site.from_water < 90))
-    for area in _lognormal_areas(rng, count, 6_300, 1.5, 480, largest):
+    for area in _lognormal_areas(rng, count, 6_300, 1.5, 780, largest):
         for _ in range(150):
             cell = site.pick(weight)
             if cell is None:
