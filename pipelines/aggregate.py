@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 
 import darts_xr as dx
 from darts_xr.errors import PipelineError
-from darts_xr.products import merge_level1, product_name, write_vectors
+from darts_xr.products import merge_level1, product_name, update_level2, write_vectors
 from pipelines.detect import Run, open_run
 from pipelines.scenes import scene_folder
 
@@ -105,13 +107,36 @@ def aggregate(
     with client.as_current() if client is not None else nullcontext():
         cover, span = _cover(run, years)
         level1 = read_level1(run, years=span)
-        level2 = dx.level2(level1)
-    folder, made_by = run.folder / "products", _made_by(run)
+        folder, made_by = run.folder / "products", _made_by(run)
+        level2 = _level2(level1, folder, name)
     files = []
     for level, frame in (("level1", level1), ("level2", level2)):
         files += write_vectors(frame, folder / product_name(name, "features", span, level), metadata=made_by)  # type: ignore[arg-type]
     files += _write_coverage(cover, folder, name, span, made_by)
     return Products(level1, level2, cover, files)
+
+
+def _level2(level1: gpd.GeoDataFrame, folder: Path, name: str) -> gpd.GeoDataFrame:
+    """Level 2 of all rows; where products of a part of them are at hand, only what the new rows touch is dissolved."""
+    best: tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame] | None = None
+    rows = _row_hashes(level1)
+    for path in sorted(folder.glob(f"{name}_features_*_level1.parquet")):
+        dissolved = path.with_name(path.name.replace("_level1.parquet", "_level2.parquet"))
+        if not dissolved.exists():
+            continue
+        before = gpd.read_parquet(path)
+        known = level1["image_id"].isin(before["image_id"])
+        if sorted(_row_hashes(before)) == sorted(rows[known]) and (
+            best is None or len(before) > len(best[1])
+        ):
+            best = gpd.read_parquet(dissolved), level1[known], level1[~known]
+    return dx.level2(level1) if best is None else update_level2(*best)
+
+
+def _row_hashes(level1: gpd.GeoDataFrame) -> NDArray[np.integer]:
+    """One number a row that changes with any of its values but the running id."""
+    plain = pd.DataFrame(level1.drop(columns=["id", "geometry"])).assign(wkb=level1.geometry.to_wkb(hex=True))
+    return pd.util.hash_pandas_object(plain, index=False).to_numpy()
 
 
 def coverage(

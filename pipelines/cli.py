@@ -212,6 +212,7 @@ def catalog(folder: Path, out: Path, masks_only: bool, as_json: bool) -> None:
 )
 @click.option("--infrastructure", type=_PATH, default=None, help="Polygons of infrastructure.")
 @click.option("--ids", multiple=True, help="Only these scenes.")
+@click.option("--members", is_flag=True, help="Also write what each network found alone.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--batch-norm", type=click.Choice(["eval", "per-tile"]), default="eval", show_default=True)
 @click.option(
@@ -221,8 +222,8 @@ def catalog(folder: Path, out: Path, masks_only: bool, as_json: bool) -> None:
 @_verb
 def detect(
     source: str, models: tuple[str, ...], auxiliary: str | None, out: Path, landcover: str, infrastructure: Path | None,
-    ids: tuple[str, ...], device: str, batch_norm: Any, cluster: str | None, threshold: float, border: int,
-    min_pixels: int, mask_rule: str | None, as_json: bool,
+    ids: tuple[str, ...], members: bool, device: str, batch_norm: Any, cluster: str | None, threshold: float,
+    border: int, min_pixels: int, mask_rule: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Detect slumps in every scene of SOURCE (catalogue, STAC API, stac-geoparquet) into a run folder."""
     from contextlib import nullcontext
@@ -238,6 +239,7 @@ def detect(
         run = run_detect(
             source, models=ensemble, auxiliary=auxiliary, out=out, rules=rules,
             landcover=None if landcover == "none" else landcover, infrastructure=infrastructure, ids=ids or None,
+            members=members,
             client=client, on_scene=bar.scene,
         )  # fmt: skip
     if not as_json:

@@ -89,6 +89,7 @@ def detect(
     landcover: Any = "auxiliary",
     infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None,
     ids: Sequence[str] | None = None,
+    members: bool = False,
     client: Any = None,
     on_scene: OnScene | None = None,
 ) -> Run:
@@ -112,6 +113,8 @@ def detect(
         Polygons for the infrastructure filter.
     ids : sequence of str, optional
         Only these scenes.
+    members : bool, optional
+        Also write what each network found alone, before cleaning, to each scene's ``members.parquet``.
     client : distributed.Client, optional
         Where to compute; by default Dask's scheduler of the moment.
     on_scene : callable, optional
@@ -144,7 +147,7 @@ def detect(
     records: list[dict[str, Any]] = []
     with client.as_current() if client is not None else nullcontext():
         for item in items:
-            record = _guarded(item, ensemble, rules, sources, folder)
+            record = _guarded(item, ensemble, rules, sources, folder, members)
             records.append(record)
             if on_scene is not None:
                 on_scene(record, len(items))
@@ -203,11 +206,11 @@ def load_sources(auxiliary: Any, landcover: Any, infrastructure: Any) -> Sources
 
 
 def _guarded(
-    item: pystac.Item, ensemble: Ensemble, rules: Rules, sources: Sources, folder: Path
+    item: pystac.Item, ensemble: Ensemble, rules: Rules, sources: Sources, folder: Path, members: bool
 ) -> dict[str, Any]:
     """Run one scene; what goes wrong with it is its own affair and stands in its record."""
     try:
-        record = detect_scene(item, ensemble, rules, sources, folder)
+        record = detect_scene(item, ensemble, rules, sources, folder, members=members)
     except (DartsError, OSError, ValueError, RuntimeError, MemoryError) as error:
         if not isinstance(error, DartsError):
             log.exception("%s failed for a reason that darts_xr does not know", item.id)

@@ -23,6 +23,7 @@ from darts_xr.catalog import safe_name
 from darts_xr.cube import landcover_for
 from darts_xr.errors import MissingBandsError
 from darts_xr.inference import Ensemble
+from darts_xr.objects import member_objects
 from darts_xr.products import (
     binary_objects,
     footprint,
@@ -82,7 +83,7 @@ def clean_objects(
 
 
 def detect_scene(
-    item: pystac.Item, ensemble: Ensemble, rules: Rules, sources: Sources, run: Path
+    item: pystac.Item, ensemble: Ensemble, rules: Rules, sources: Sources, run: Path, *, members: bool = False
 ) -> dict[str, Any]:
     """Detect slumps in one scene and write its folder, whole or not at all.
 
@@ -94,6 +95,8 @@ def detect_scene(
         What to detect with.
     run : pathlib.Path
         The run folder.
+    members : bool, optional
+        Also write what each network found alone, before cleaning, to ``members.parquet``.
 
     Returns
     -------
@@ -111,9 +114,12 @@ def detect_scene(
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
     # One pass over the pixels: probability, mask and picture come out of the same reads.
-    prob, valid, picture = dask.persist(
-        dx.predict(scene, ensemble), scene["valid"], scene[["red", "green", "blue", "valid"]].isel(every)
+    prediction, valid, picture = dask.persist(
+        dx.predict(scene, ensemble, members=members),
+        scene["valid"],
+        scene[["red", "green", "blue", "valid"]].isel(every),
     )
+    prob = prediction["probability"] if members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
     )
@@ -132,6 +138,9 @@ def detect_scene(
     write_raster(percent, part / "probability.tif", metadata=made_by)
     write_raster(binary, part / "binary.tif", metadata=made_by)
     write_vectors(level1, part / "level1", formats=("parquet",), metadata=made_by)
+    if members:
+        alone = member_objects(prediction, threshold=rules.threshold)
+        write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
     shown = percent.isel(every)
     title = item.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
     write_quicklook(picture, (shown / 100.0).where(shown != 255), level1, part / "quicklook.png", title=title)

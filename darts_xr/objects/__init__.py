@@ -9,6 +9,7 @@ GeoDataFrame of polygons in EPSG:4326 with the statistics of the pixels inside; 
 
 from darts_xr.objects.filters import filter_infrastructure, filter_water
 from darts_xr.objects.label import label_objects
+from darts_xr.objects.members import member_objects
 from darts_xr.objects.polygons import to_crs, vectorize
 
-__all__ = ["filter_infrastructure", "filter_water", "label_objects", "to_crs", "vectorize"]
+__all__ = ["filter_infrastructure", "filter_water", "label_objects", "member_objects", "to_crs", "vectorize"]

@@ -230,6 +230,28 @@ def test_a_second_run_gives_the_same_products(
     assert _digests(tmp_path / "products", "*") == _digests(run.folder / "products", "*")
 
 
+def test_new_scenes_are_added_without_dissolving_the_rest_again(
+    world: SampleWorld, run: Run, products: Products, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = dx.load_items(world.catalog)
+    layers = {"auxiliary": world.auxiliary, "infrastructure": world.infrastructure, "out": tmp_path}
+    aggregate(detect([first], **layers), name="test_synthetic")
+    whole = detect([first, second], **layers)
+    monkeypatch.setattr(dx, "level2", lambda *_: pytest.fail("everything was dissolved again"))
+    aggregate(whole, name="test_synthetic")
+    assert _digests(tmp_path / "products", "*") == _digests(run.folder / "products", "*")
+
+
+def test_members_alone_are_written_on_request(world: SampleWorld, tmp_path: Path):
+    run = detect(
+        world.catalog, auxiliary=world.auxiliary, out=tmp_path, members=True,
+        ids=[dx.load_items(world.catalog)[0].id],
+    )  # fmt: skip
+    alone = gpd.read_parquet(tmp_path / "scenes" / run.scenes[0]["id"] / "members.parquet")
+    assert set(alone["member"]) == {"tcvis", "notcvis"}
+    assert len(alone) >= run.scenes[0]["counts"]["n_objects"]
+
+
 def test_years_select_what_is_aggregated(run: Run):
     with pytest.raises(dx.DartsError, match="in these years"):
         aggregate(run, years=[1999])
