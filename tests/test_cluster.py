@@ -62,7 +62,10 @@ def test_a_killed_worker_costs_no_result(tmp_path: Path) -> None:
     valid = np.ones((256, 256), bool)
     with dask.config.set(scheduler="synchronous"):
         expected = dx.predict(scene_of(valid), ensemble).compute()
-    with dx.start_cluster(n_workers=2, dashboard_address=None) as client, dask.config.set(scheduler="distributed"):
+    with (
+        dx.start_cluster(n_workers=2, dashboard_address=None) as client,
+        dask.config.set(scheduler="distributed"),
+    ):
         prob = dx.predict(scene_of(valid, chunks=(64, 64)), ensemble).persist()
         victim = min(pid for _, _, pid in client.run(_threads).values())
         os.kill(victim, 9)

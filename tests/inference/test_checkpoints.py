@@ -281,6 +281,7 @@ class _Code:
         return (setattr, (_Code, "ran", True))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("plain", [False, True])
 def test_code_in_a_file_is_refused_and_never_run(tmp_path: Path, plain: bool) -> None:
     path = tmp_path / "a.pt"

@@ -130,7 +130,7 @@ def test_duckdb_reads_the_parquet(rows: gpd.GeoDataFrame, tmp_path: Path) -> Non
     duckdb = pytest.importorskip("duckdb", reason="DuckDB is not installed")
     path = write_vectors(rows, tmp_path / "x", formats=["parquet"])[0]
     query = f"SELECT count(*), sum(area_m2), min(bbox.xmin) FROM '{path}'"
-    n, area, west = duckdb.sql(query).fetchone()
+    n, area, west = duckdb.sql(query).fetchall()[0]
     assert (n, area) == (len(rows), rows.area_m2.sum())
     assert west == pytest.approx(rows.total_bounds[0])
 

@@ -21,26 +21,29 @@ from darts_xr.products.geometry import geohashes
 from tests.helpers import real_data
 from tests.products.rows import box, image, random_level1
 
+# "str" with pandas 3, "object" before
+TEXT = str(pd.Series(["x"]).dtype)
+
 TABLE_6 = {
     "id": "int64",
-    "id_geohash": "str",
+    "id_geohash": TEXT,
     "year": "int64",
     "area_m2": "int64",
     "area_ha": "float64",
     "area_km2": "float64",
-    "image_source": "str",
+    "image_source": TEXT,
     "n_features_level1": "int64",
-    "id_geohash_level1": "str",
-    "earliest_date": "str",
-    "latest_date": "str",
+    "id_geohash_level1": TEXT,
+    "earliest_date": TEXT,
+    "latest_date": TEXT,
     "n_unique_dates": "int64",
     "pval_mean_of_mean_level1": "float64",
     "pval_mean_of_max_level1": "float64",
-    "DARTS_dataset_version": "str",
-    "DARTS_dataset_information": "str",
-    "DARTS_processing_level": "str",
-    "DARTS_AI_model_version": "str",
-    "DARTS_AI_model_threshold": "str",
+    "DARTS_dataset_version": TEXT,
+    "DARTS_dataset_information": TEXT,
+    "DARTS_processing_level": TEXT,
+    "DARTS_AI_model_version": TEXT,
+    "DARTS_AI_model_threshold": TEXT,
     "geometry": "geometry",
 }
 

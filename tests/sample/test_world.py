@@ -30,8 +30,16 @@ def landscapes() -> list[Landscape]:
 
 def test_the_same_seed_writes_the_same_bytes(world: SampleWorld, tmp_path: Path):
     again = write_world(tmp_path, seed=11, scenes=2, size=512)
-    files = sorted(p.relative_to(world.root) for p in world.root.rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(again.root) for p in again.root.rglob("*") if p.is_file())
+    # GDAL leaves .aux.xml files beside what other tests have read.
+    files, others = (
+        sorted(
+            p.relative_to(w.root)
+            for p in w.root.rglob("*")
+            if p.is_file() and not p.name.endswith(".aux.xml")
+        )
+        for w in (world, again)
+    )
+    assert files == others
     for file in files:
         assert (world.root / file).read_bytes() == (again.root / file).read_bytes(), file
 
