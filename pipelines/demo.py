@@ -21,9 +21,9 @@ from pipelines.aggregate import Products, aggregate
 from pipelines.detect import OnScene, Run, detect, load_sources
 from pipelines.scenes import Sources, clean_objects
 from pipelines.settings import Rules
-from pipelines.validate import score_images, score_run
+from pipelines.validate import inner_footprints, score_images, score_run
 
-NDVI_THRESHOLDS = (0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40)
+NDVI_THRESHOLDS = (0.10, 0.15, 0.20, 0.25, 0.30)
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,11 @@ def best_ndvi_threshold(world: SampleWorld, run: Run, truth: gpd.GeoDataFrame) -
     items = {item.id: item for item in dx.load_items(world.catalog)}
     done = [items[record["id"]] for record in run.scenes if record["state"] == "done"]
     scenes = [dx.open_scene(item, bands=("ndvi",), mask_rule=rules.mask_rule).load() for item in done]
+    seen = inner_footprints(run)
     tried: list[tuple[float, Scores]] = []
     for threshold in NDVI_THRESHOLDS:
         found = merge_level1([_below(scene, threshold, rules, sources) for scene in scenes])
-        tried.append((threshold, score_images(run, found, truth)))
+        tried.append((threshold, score_images(seen, found, truth)))
     threshold, best = max(tried, key=lambda pair: np.nan_to_num(pair[1].f1))
     return {"threshold": threshold, "f1": best.f1, "precision": best.precision, "recall": best.recall}
 

@@ -68,18 +68,17 @@ def clean_objects(
 ) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
     """Vectorize labels and filter the polygons; also counts what each rule removed."""
     feats = dx.vectorize(labels, prob)
-    counts = {name: int(labels[name]) for name in ("n_detected", "n_removed_border", "n_removed_small")}
+    n_detected = int(feats.attrs["n_detected"])
     if sources.landcover:
         year = int(str(scene.attrs["datetime"])[:4])
         cover = landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
         feats = dx.filter_water(feats, cover, max_fraction=rules.max_water)
     if sources.infrastructure is not None:
         feats = dx.filter_infrastructure(feats, sources.infrastructure)
-    removed = feats.attrs.get("removed", {})
-    for rule in ("water", "infrastructure"):
-        counts[f"n_removed_{rule}"] = int(removed.get(rule, 0))
-    counts["n_objects"] = len(feats)
-    return feats, counts
+    removed = feats.attrs["removed"]
+    rules_applied = ("border", "small", "water", "infrastructure")
+    counts = {f"n_removed_{rule}": int(removed.get(rule, 0)) for rule in rules_applied}
+    return feats, {"n_detected": n_detected, **counts, "n_objects": len(feats)}
 
 
 def detect_scene(

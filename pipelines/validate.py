@@ -89,10 +89,10 @@ def inner_footprints(run: Run) -> gpd.GeoDataFrame:
     return footprints.set_geometry(metric.buffer(-border).to_crs("EPSG:4326"))
 
 
-def score_images(run: Run, level1: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Scores:
-    """Score Level 1 against outlines of each image's date (columns ``date``, ``geometry``), all images pooled."""
+def score_images(seen: gpd.GeoDataFrame, level1: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Scores:
+    """Score Level 1 against outlines of each image's date, all images of :func:`inner_footprints` pooled."""
     parts = []
-    for row in inner_footprints(run).itertuples():
+    for row in seen.itertuples():
         if row.geometry.is_empty:
             continue
         found = level1[level1["image_id"] == row.image_id]
@@ -100,10 +100,9 @@ def score_images(run: Run, level1: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) ->
     return pool_scores(parts)
 
 
-def score_years(run: Run, level2: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Scores:
+def score_years(seen: gpd.GeoDataFrame, level2: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Scores:
     """Score Level 2 against the truth of each year, outlines of one slump on several dates joined."""
     parts = []
-    seen = inner_footprints(run)
     for year, footprints in seen.groupby("year"):
         outlines = truth[truth["date"].isin(footprints["date"])].geometry.to_numpy()
         joined = gpd.GeoSeries(shapely.get_parts(shapely.union_all(outlines)), crs=truth.crs)
@@ -119,9 +118,10 @@ def score_years(run: Run, level2: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> 
 
 def score_run(run: Run, products: Products, truth: gpd.GeoDataFrame) -> dict[str, dict[str, Any]]:
     """Score Level 1 and Level 2 of a run against a truth and note it in ``run.json``."""
+    seen = inner_footprints(run)
     scores = {
-        "level1": asdict(score_images(run, products.level1, truth)),
-        "level2": asdict(score_years(run, products.level2, truth)),
+        "level1": asdict(score_images(seen, products.level1, truth)),
+        "level2": asdict(score_years(seen, products.level2, truth)),
     }
     run.record["scores"] = scores
     run.save()
