@@ -35,9 +35,8 @@ def sample_scene(ensemble: Ensemble, size: int, seed: int) -> xr.Dataset:
     with tempfile.TemporaryDirectory(prefix="darts_xr_margins_") as folder:
         world = write_world(Path(folder), seed=seed, scenes=1, size=size)
         item = dx.load_items(world.catalog)[0]
-        radius = ensemble.radius("relative_elevation")
         scene: xr.Dataset = dx.open_scene(
-            item, auxiliary=str(world.auxiliary), bands=ensemble.bands, radius=radius
+            item, auxiliary=str(world.auxiliary), bands=ensemble.definitions
         ).load()
     return scene
 

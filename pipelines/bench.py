@@ -55,7 +55,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="darts_xr_bench_") as folder:
         world = write_world(Path(folder) / "world", seed=3, scenes=1, size=size)
         item = dx.load_items(world.catalog)[0]
-        scene = dx.open_scene(item, auxiliary=str(world.auxiliary), bands=ensemble.bands).persist()
+        scene = dx.open_scene(item, auxiliary=str(world.auxiliary), bands=ensemble.definitions).persist()
         valid = int(scene["valid"].sum())
         bare = _median(lambda: _bare_members(ensemble), repeats)
         from_memory = valid / _median(

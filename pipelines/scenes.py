@@ -106,9 +106,8 @@ def detect_scene(
     scene = dx.open_scene(
         item,
         auxiliary=sources.auxiliary,
-        bands=ensemble.bands,
+        bands=ensemble.definitions,
         mask_rule=rules.mask_rule,
-        radius=ensemble.radius("relative_elevation"),
     )
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}

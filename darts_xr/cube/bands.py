@@ -15,6 +15,7 @@ import numpy as np
 from darts_xr.errors import BandDefinitionError
 
 Source = Literal["planet", "arcticdem", "landsat-trends"]
+KernelGrid = Literal["scene", "dem"]
 Resampling = Literal["none", "nearest", "bilinear", "cubic"]
 
 
@@ -38,6 +39,9 @@ class Band:
         Radius in metres of the kernel that derives the band, None where there is no kernel.
     clip
         Whether the scaled value is cut to 0..1.
+    kernel_grid
+        Where terrain kernels run: on the "scene"'s grid after one warp of the DEM, or on the "dem"'s own grid
+        before its derivatives are warped, as the published layers were made.
 
     Raises
     ------
@@ -55,9 +59,14 @@ class Band:
     resampling: Resampling = "none"
     radius: float | None = None
     clip: bool = False
+    kernel_grid: KernelGrid = "scene"
 
     def __post_init__(self) -> None:
-        for field, choices in (("source", get_args(Source)), ("resampling", get_args(Resampling))):
+        for field, choices in (
+            ("source", get_args(Source)),
+            ("resampling", get_args(Resampling)),
+            ("kernel_grid", get_args(KernelGrid)),
+        ):
             if getattr(self, field) not in choices:
                 raise BandDefinitionError(
                     f"band {self.name!r}: {field} must be one of {choices}, got {getattr(self, field)!r}"
@@ -107,12 +116,17 @@ BANDS: dict[str, Band] = {
     )
 }
 
-#: Differences of the published checkpoints from the defaults: radius of 100 m, trends to the nearest pixel.
+# Fields that the first checkpoints do not state; their defaults hold there.
+_LATER_FIELDS = {"clip", "kernel_grid"}
+
+#: Differences of the published checkpoints from the defaults: radius of 100 m, terrain kernels on the DEM's own grid,
+#: trends to the nearest pixel.
 LEGACY_BANDS: dict[str, Band] = {
     name: replace(
         band,
         radius=100.0 if band.radius is not None else None,
         resampling="nearest" if band.source == "landsat-trends" else band.resampling,
+        kernel_grid="dem" if band.source == "arcticdem" else band.kernel_grid,
     )
     for name, band in BANDS.items()
 }
@@ -195,7 +209,7 @@ def bands_from_dicts(definitions: Iterable[Mapping[str, Any]]) -> tuple[Band, ..
     bands = []
     for definition in definitions:
         name = definition.get("name", "without name")
-        if missing := sorted(known - {"clip"} - definition.keys()):  # the first checkpoints do not say clip
+        if missing := sorted(known - _LATER_FIELDS - definition.keys()):
             raise BandDefinitionError(f"band {name!r}: the definition lacks {missing}")
         if unknown := sorted(definition.keys() - known):
             raise BandDefinitionError(

@@ -19,7 +19,7 @@ from darts_xr.catalog.assets import image_asset, mask_asset, normalize_item
 from darts_xr.catalog.rasters import check_same_grid, naming_read_errors, read_header, utm_code
 from darts_xr.catalog.usable import MASK_RULES, find_rule
 from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
-from darts_xr.cube.bands import BANDS
+from darts_xr.cube.bands import BANDS, Band
 from darts_xr.cube.engines import Engine
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.masks import default_rule, valid_mask
@@ -58,10 +58,9 @@ def open_scene(
     item: pystac.Item,
     *,
     auxiliary: Any = None,
-    bands: Sequence[str] | None = None,
+    bands: Sequence[str | Band] | None = None,
     chunks: Any = "auto",
     mask_rule: str | None = None,
-    radius: float | None = None,
     engine: Engine = "exact",
 ) -> xr.Dataset:
     """Open a PlanetScope scene as a lazy Dataset on its own pixel grid.
@@ -73,15 +72,13 @@ def open_scene(
     auxiliary : source, "neutral" or None, optional
         Where elevation and trends come from: anything that :func:`darts_xr.search` takes. ``"neutral"`` fills level
         terrain and no trend, and says so in the attributes. None leaves these bands out.
-    bands : sequence of str, optional
-        Bands to open, such as ``ensemble.bands``; by default all that ``auxiliary`` can give.
+    bands : sequence of str or Band, optional
+        Bands to open, by default all that ``auxiliary`` can give. ``ensemble.definitions`` has them derived as the
+        networks were trained: radius of the relative elevation, resampling of the trends, grid of the terrain kernels.
     chunks : int, tuple or "auto", optional
         Chunk side in pixels, or a pair (y, x); "auto" is 1024.
     mask_rule : str, optional
         One of :data:`darts_xr.cube.MASK_RULES`; by default ``"udm2"`` where there is one, else ``"udm1"``.
-    radius : float, optional
-        Radius in metres of the relative elevation's disk, such as ``ensemble.radius("relative_elevation")``; by default
-        50 m, the paper's diameter of 100 m.
     engine : {"exact", "odc-stac", "stackstac"}, optional
         Who warps the auxiliary layers. The default is exact and independent of the chunks; stackstac reads assets of
         one band only, such as a DEM.
@@ -147,8 +144,11 @@ def open_scene(
         for k, name in enumerate(_IMAGE_BANDS)
     }
     variables["ndvi"] = ndvi(variables["red"], variables["nir"])
-    wanted = _wanted_bands(item, bands, auxiliary)
+    definitions = BANDS | {band.name: band for band in bands or () if isinstance(band, Band)}
+    names = None if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
+    wanted = _wanted_bands(item, names, auxiliary)
     needed = tuple(name for name in AUXILIARY_BANDS if name in wanted)
+    derivation = _derivation([definitions[name] for name in needed])
     attrs = _attributes(item, rule)
     if needed and isinstance(auxiliary, str) and auxiliary == "neutral":
         variables |= neutral_layers(grid, needed, chunks=sizes)
@@ -157,7 +157,13 @@ def open_scene(
         # Warps and kernels always run on the same lattice, so that rounding does not depend on the chunks asked for.
         near = items_near(load_items(auxiliary), grid, item.datetime)
         layers = auxiliary_layers(
-            near, grid, needed=needed, datetime=item.datetime, chunks=CHUNK, radius=radius, engine=engine
+            near,
+            grid,
+            needed=needed,
+            datetime=item.datetime,
+            chunks=CHUNK,
+            engine=engine,
+            **derivation,
         )
         variables |= {
             name: layer.chunk(dict(zip(("y", "x"), sizes, strict=True))) for name, layer in layers.items()
@@ -186,6 +192,17 @@ def _wanted_bands(item: pystac.Item, bands: Sequence[str] | None, auxiliary: Any
             "terrain and no trend, which is written into the output's metadata."
         )
     return tuple(bands)
+
+
+def _derivation(bands: Sequence[Band]) -> dict[str, Any]:
+    """Tell how auxiliary layers are derived, from the definitions of the bands that are wanted."""
+    terrain = next((band.kernel_grid for band in bands if band.source == "arcticdem"), "scene")
+    trends = next((band.resampling for band in bands if band.source == "landsat-trends"), "bilinear")
+    return {
+        "radius": next((band.radius for band in bands if band.radius is not None), None),
+        "terrain_grid": terrain,
+        "trends_resampling": "nearest" if trends == "nearest" else "bilinear",
+    }
 
 
 def _attributes(item: pystac.Item, rule: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from darts_xr.cube.bands import BANDS
+from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import fold_batch_norm, preferred_device, use_batch_statistics
@@ -56,6 +56,12 @@ class Ensemble:
         return tuple(name for name in BANDS if name in wanted)
 
     @property
+    def definitions(self) -> tuple[Band, ...]:
+        """Definitions of these bands: what :func:`darts_xr.open_scene` must derive for these networks."""
+        found = {band.name: band for member in reversed(self.members) for band in member.bands}
+        return tuple(found[name] for name in self.bands)
+
+    @property
     def tile(self) -> int:
         """Side of a model tile's core, pixels."""
         return max(member.tile for member in self.members)
@@ -74,10 +80,6 @@ class Ensemble:
     def name(self) -> str:
         """Names of the members, joined."""
         return "+".join(member.name for member in self.members)
-
-    def radius(self, band: str) -> float | None:
-        """Radius in metres of the kernel that derives a band."""
-        return next((b.radius for m in self.members for b in m.bands if b.name == band), None)
 
     def __repr__(self) -> str:
         rows = [
@@ -154,7 +156,7 @@ def load_ensemble(
                 f"{', '.join(BANDS)}."
             )
         for band in member.bands:
-            derivation = (band.source, band.resampling, band.radius)
+            derivation = (band.source, band.resampling, band.radius, band.kernel_grid)
             first = definitions.setdefault(band.name, (derivation, member.name))
             if first[0] != derivation:
                 raise CheckpointError(

@@ -66,7 +66,8 @@ def test_definitions_travel_as_json() -> None:
 
 def test_legacy_definitions_differ_where_the_checkpoints_do() -> None:
     changed = {name for name in BANDS if BANDS[name] != LEGACY_BANDS[name]}
-    assert changed == {"relative_elevation", "tc_brightness", "tc_greenness", "tc_wetness"}
+    assert changed == {"relative_elevation", "slope", "tc_brightness", "tc_greenness", "tc_wetness"}
+    assert LEGACY_BANDS["slope"].kernel_grid == "dem"
     assert LEGACY_BANDS["relative_elevation"].radius == 100
     assert LEGACY_BANDS["tc_wetness"].resampling == "nearest"
 

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 import darts_xr as dx
+from darts_xr.cube.bands import BANDS, LEGACY_BANDS
 from darts_xr.errors import DamagedFileError, MaskError, MissingBandsError, MissingFileError
 from darts_xr.sample import SampleWorld
 from tests.catalog.servers import Answer, files, serve
@@ -95,12 +96,16 @@ def test_unknown_bands_are_named(world: SampleWorld):
         dx.open_scene(dx.load_items(world.catalog)[0], bands=["red", "hillshade"])
 
 
-def test_the_radius_of_relative_elevation_is_that_of_the_networks(world: SampleWorld):
+def test_layers_are_derived_as_the_bands_of_a_checkpoint_say(world: SampleWorld):
     item = dx.load_items(world.catalog)[0]
-    near, far = (
-        dx.open_scene(item, auxiliary=world.auxiliary, bands=["relative_elevation"], radius=radius)
-        for radius in (50, 100)
+    names = ("relative_elevation", "tc_wetness")
+    plain, legacy = (
+        dx.open_scene(item, auxiliary=world.auxiliary, bands=[bands[name] for name in names])
+        for bands in (BANDS, LEGACY_BANDS)
     )
-    assert near["relative_elevation"].attrs["radius"] == 50
-    assert far["relative_elevation"].attrs["radius"] == 100
-    assert float(np.abs(near["relative_elevation"] - far["relative_elevation"]).max()) > 0.1
+    assert plain["relative_elevation"].attrs["radius"] == 50
+    assert legacy["relative_elevation"].attrs["radius"] == 100
+    assert plain["relative_elevation"].attrs["terrain_grid"] == "scene"
+    assert legacy["relative_elevation"].attrs["terrain_grid"] == "dem"
+    assert legacy["tc_wetness"].attrs["resampling"] == "nearest"
+    assert float(np.abs(plain["relative_elevation"] - legacy["relative_elevation"]).max()) > 0.1

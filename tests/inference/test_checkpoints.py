@@ -119,7 +119,7 @@ def test_published_members_make_an_ensemble(published: dict[int, nn.Module], tmp
     runs = [run_folder(tmp_path / f"v6_{n}", published[n].state_dict(), n) for n in (10, 7)]
     ensemble = load_ensemble(*runs)
     assert ensemble.bands == TEN
-    assert ensemble.radius("relative_elevation") == 100
+    assert next(b for b in ensemble.definitions if b.name == "relative_elevation").radius == 100
     assert ensemble.name == "v6_10+v6_7"
 
 
