@@ -413,9 +413,15 @@ def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float) -
     return values.astype(dtype)
 
 
+@lru_cache(maxsize=8)
+def _coordinates(geobox: GeoBox) -> xr.Coordinates:
+    """Coordinates of a grid, with their indexes: a scene's layers share them."""
+    return xr.Dataset(coords=xr_coords(geobox, dims=("y", "x"))).coords
+
+
 def on_grid(data: da.Array, geobox: GeoBox, name: str | None = None, **attrs: Any) -> xr.DataArray:
     """Label the last two axes of an array with a grid's coordinates."""
     dims = ("band",) * (data.ndim - 2) + ("y", "x")
-    out = xr.DataArray(data, coords=xr_coords(geobox, dims=("y", "x")), dims=dims, name=name, attrs=attrs)
+    out = xr.DataArray(data, coords=_coordinates(geobox), dims=dims, name=name, attrs=attrs)
     out.encoding["grid_mapping"] = "spatial_ref"
     return out
