@@ -14,12 +14,10 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dask
 import numpy as np
@@ -31,11 +29,9 @@ import darts_xr as dx
 from darts_xr.cube import BANDS
 from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
-from darts_xr.inference.forward import compute_dtype
 from darts_xr.sample import write_world
+from pipelines.bench import ARCHIVE_PIXELS, Rate, bare_members, rate
 from pipelines.detect import detect
-
-ARCHIVE_PIXELS = 880e9  # input pixels of 2021 to 2023 (Nitze et al. 2025)
 
 
 def swath(size: int, no_data: float) -> NDArray[np.bool_]:
@@ -58,44 +54,6 @@ def noise(ensemble: Ensemble, valid: NDArray[np.bool_], chunk: int) -> xr.Datase
         kind = "float32" if name == "ndvi" else types[BANDS[name].source]
         scene[name] = ("y", "x"), (rng.random(valid.shape, dtype="float32") * 100).astype(kind)
     return scene.chunk(y=chunk, x=chunk)
-
-
-class Rate(NamedTuple):
-    """Pixels per second of the clock and of the processors' work, which other programs hardly change."""
-
-    wall: float
-    cpu: float
-
-
-def rate(pixels: int, work: Callable[[], Any], repeats: int, *, warm: bool = True) -> Rate:
-    """Measure pixels per second; the median of the repeats."""
-    if warm:
-        work()  # loads weights, fills caches
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return Rate(pixels / statistics.median(walls), pixels / statistics.median(cpus))
-
-
-def bare_members(ensemble: Ensemble, side: int, repeats: int) -> Rate:
-    """Pixels per second of all members, one after the other, on loaded tiles."""
-    count = max(1, 2**20 // side**2)
-    loaded = []
-    for member in ensemble.members:
-        network, device = network_of(member, ensemble.device, ensemble.batch_norm, ensemble.compiled)
-        tiles = torch.rand(count, len(member.bands), side, side, device=device)
-        loaded.append((network, tiles.contiguous(memory_format=torch.channels_last)))
-    half = compute_dtype(ensemble.precision, device)
-
-    def forward() -> None:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half != torch.float32):
-            for network, tiles in loaded:
-                torch.sigmoid(network(tiles)).sum().item()
-
-    return rate(count * side**2, forward, repeats)
 
 
 def measure(
@@ -133,14 +91,11 @@ def files_to_polygons(ensemble: Ensemble, size: int, repeats: int, client: Any =
         world = write_world(Path(folder) / "world", seed=3, scenes=1, size=size)
         valid = int(dx.open_scene(dx.load_items(world.catalog)[0])["valid"].sum())
 
+        runs = iter(range(repeats + 1))
+
         def whole() -> None:
-            detect(
-                world.catalog,
-                models=ensemble,
-                auxiliary=str(world.auxiliary),
-                out=Path(folder) / "run",
-                client=client,
-            )
+            out = Path(folder) / f"run{next(runs)}"
+            detect(world.catalog, models=ensemble, auxiliary=str(world.auxiliary), out=out, client=client)
 
         return rate(valid, whole, repeats).wall
 

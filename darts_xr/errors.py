@@ -37,6 +37,10 @@ class DamagedFileError(SceneError):
     """An asset's file is truncated or corrupt."""
 
 
+class RemoteReadError(SceneError):
+    """A server failed or went silent, after several attempts; the same read may work later."""
+
+
 class GridMismatchError(SceneError):
     """Two rasters that must share a pixel grid do not."""
 
@@ -87,3 +91,11 @@ class ProductError(DartsError):
 
 class PipelineError(DartsError):
     """A run cannot start, continue or end well."""
+
+
+class OutputError(PipelineError):
+    """A run's folder cannot be written: full, read-only or out of reach."""
+
+
+class RunLockedError(PipelineError):
+    """Another run is at work in the folder."""

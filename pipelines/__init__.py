@@ -5,10 +5,17 @@ Progress, run records and everything that writes a run folder live here; the lib
 
 from pipelines.aggregate import aggregate, coverage
 from pipelines.bench import bench
+from pipelines.console import steps
 from pipelines.demo import demo
-from pipelines.detect import detect
+from pipelines.detect import detect, plan
+from pipelines.flow import Limits
+from pipelines.records import Run, open_run
 from pipelines.report import report
+from pipelines.settings import Rules
 from pipelines.train import train
 from pipelines.validate import validate
 
-__all__ = ["aggregate", "bench", "coverage", "demo", "detect", "report", "train", "validate"]
+__all__ = [
+    "Limits", "Rules", "Run", "aggregate", "bench", "coverage", "demo", "detect", "open_run", "plan", "report", "steps",
+    "train", "validate",
+]  # fmt: skip

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from upath import UPath
 
 import darts_xr as dx
 from darts_xr.errors import PipelineError
 from darts_xr.products import merge_level1, product_name, update_level2, write_vectors
-from pipelines.detect import Run, open_run
-from pipelines.scenes import scene_folder
+from darts_xr.products.files import Kind
+from pipelines.records import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,21 @@ class Products:
         Objects per image and per year, columns of the paper's Tables 5 and 6.
     coverage : dict of geopandas.GeoDataFrame
         ``level1``, ``level2``, ``union``, ``intersect``.
-    files : list of pathlib.Path
+    files : list of path
         What was written.
     """
 
     level1: gpd.GeoDataFrame
     level2: gpd.GeoDataFrame
     coverage: dict[str, gpd.GeoDataFrame]
-    files: list[Path] = field(default_factory=list)
+    files: list[Path | UPath] = field(default_factory=list)
 
 
 def read_footprints(run: Run) -> gpd.GeoDataFrame:
     """Outlines of the valid pixels of a run's scenes: ``image_id``, ``date``, ``year``, ``geometry``."""
     rows, shapes = [], []
-    for scene in run.scenes:
-        if scene["state"] != "done":
-            continue
-        item = json.loads((scene_folder(run.folder, scene["id"]) / "item.json").read_text())
+    for scene in run.done:
+        item = json.loads((run.home.scene(scene["id"]) / "item.json").read_text(encoding="utf-8"))
         rows.append({"image_id": scene["id"], "date": scene["date"], "year": int(scene["date"][:4])})
         shapes.append(
             shapely.geometry.shape(item["geometry"]) if item["geometry"] else shapely.MultiPolygon()
@@ -62,11 +61,16 @@ def read_level1(run: Run, *, years: Iterable[int] | None = None) -> gpd.GeoDataF
     """Level 1 of all finished scenes of a run, with running ids."""
     wanted = None if years is None else set(years)
     frames = [
-        gpd.read_parquet(scene_folder(run.folder, scene["id"]) / "level1.parquet")
-        for scene in run.scenes
-        if scene["state"] == "done" and (wanted is None or int(scene["date"][:4]) in wanted)
+        _read_parquet(run.home.scene(scene["id"]) / "level1.parquet")
+        for scene in run.done
+        if wanted is None or int(scene["date"][:4]) in wanted
     ]
     return merge_level1(frames)
+
+
+def _read_parquet(path: Path | UPath) -> gpd.GeoDataFrame:
+    with path.open("rb") as file:  # wherever it lies
+        return gpd.read_parquet(file)
 
 
 def aggregate(
@@ -107,29 +111,26 @@ def aggregate(
     with client.as_current() if client is not None else nullcontext():
         cover, span = _cover(run, years)
         level1 = read_level1(run, years=span)
-        folder, made_by = run.folder / "products", _made_by(run)
-        level2 = _level2(level1, folder, name)
-    files = []
-    for level, frame in (("level1", level1), ("level2", level2)):
-        files += write_vectors(frame, folder / product_name(name, "features", span, level), metadata=made_by)  # type: ignore[arg-type]
-    files += _write_coverage(cover, folder, name, span, made_by)
+        level2 = _level2(level1, run.folder / "products", name)
+    features = {"level1": level1, "level2": level2}
+    files = _write(run, "features", features, name, span) + _write(run, "coverage", cover, name, span)
     return Products(level1, level2, cover, files)
 
 
-def _level2(level1: gpd.GeoDataFrame, folder: Path, name: str) -> gpd.GeoDataFrame:
+def _level2(level1: gpd.GeoDataFrame, folder: Path | UPath, name: str) -> gpd.GeoDataFrame:
     """Level 2 of all rows; where products of a part of them are at hand, only what the new rows touch is dissolved."""
     best: tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame] | None = None
     rows = _row_hashes(level1)
-    for path in sorted(folder.glob(f"{name}_features_*_level1.parquet")):
+    for path in sorted(folder.glob(f"{name}_features_*_level1.parquet"), key=str):
         dissolved = path.with_name(path.name.replace("_level1.parquet", "_level2.parquet"))
         if not dissolved.exists():
             continue
-        before = gpd.read_parquet(path)
+        before = _read_parquet(path)
         known = level1["image_id"].isin(before["image_id"])
         if sorted(_row_hashes(before)) == sorted(rows[known]) and (
             best is None or len(before) > len(best[1])
         ):
-            best = gpd.read_parquet(dissolved), level1[known], level1[~known]
+            best = _read_parquet(dissolved), level1[known], level1[~known]
     return dx.level2(level1) if best is None else update_level2(*best)
 
 
@@ -150,7 +151,7 @@ def coverage(
     run = run if isinstance(run, Run) else open_run(run)
     with client.as_current() if client is not None else nullcontext():
         cover, span = _cover(run, years)
-    files = _write_coverage(cover, run.folder / "products", name, span, _made_by(run))
+    files = _write(run, "coverage", cover, name, span)
     empty = merge_level1([])
     return Products(empty, dx.level2(empty), cover, files)
 
@@ -167,13 +168,16 @@ def _cover(run: Run, years: Iterable[int] | None) -> tuple[dict[str, gpd.GeoData
     return dx.coverage(footprints), sorted({int(year) for year in footprints["year"]})
 
 
-def _write_coverage(
-    cover: dict[str, gpd.GeoDataFrame], folder: Path, name: str, span: list[int], made_by: dict[str, str]
-) -> list[Path]:
-    files: list[Path] = []
-    for level, frame in cover.items():
-        files += write_vectors(frame, folder / product_name(name, "coverage", span, level), metadata=made_by)  # type: ignore[arg-type]
-    return files
+def _write(
+    run: Run, kind: Kind, frames: dict[str, gpd.GeoDataFrame], name: str, span: list[int]
+) -> list[Path | UPath]:
+    """Write the products of one kind, by level, as GeoParquet and GeoPackage."""
+    names: list[str] = []
+    with run.home.staging("products") as folder:
+        for level, frame in frames.items():
+            stem = folder / product_name(name, kind, span, level)  # type: ignore[arg-type]
+            names += [path.name for path in write_vectors(frame, stem, metadata=_made_by(run))]
+    return [run.folder / "products" / file for file in names]
 
 
 def _made_by(run: Run) -> dict[str, str]:
@@ -184,7 +188,7 @@ def _made_by(run: Run) -> dict[str, str]:
         "batch_norm": record["batch_norm"],
         "rules": json.dumps(record["rules"], sort_keys=True),
         "auxiliary": record["auxiliary"],
-        "items": ", ".join(scene["id"] for scene in run.scenes if scene["state"] == "done"),
+        "items": ", ".join(scene["id"] for scene in run.done),
     }
     if record["synthetic"]:
         made_by["synthetic"] = "made from synthetic scenes, no real observation"

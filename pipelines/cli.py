@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,7 @@ def _verb(function: Callable[..., Any]) -> Callable[..., Any]:
     )(run)  # fmt: skip
 
 
-def _finish(summary: dict[str, Any], as_json: bool, out: Path | None = None) -> None:
+def _finish(summary: dict[str, Any], as_json: bool, out: Any = None) -> None:
     if as_json:
         click.echo(json.dumps(summary, indent=1, default=str))
     elif out is not None:
@@ -206,12 +209,19 @@ def catalog(folder: Path, out: Path, masks_only: bool, as_json: bool) -> None:
     help="Checkpoints; repeat for an ensemble.",
 )
 @click.option("--auxiliary", default=None, help="STAC source of elevation and trends, or the word neutral.")
-@click.option("--out", type=_PATH, default=Path("run"), show_default=True, help="Run folder.")
+@click.option(
+    "--out", default="run", show_default=True, help="Run folder, or an fsspec target such as s3://…"
+)
 @click.option(
     "--landcover", default="auxiliary", show_default=True, help="STAC source of land cover, or none."
 )
 @click.option("--infrastructure", type=_PATH, default=None, help="Polygons of infrastructure.")
-@click.option("--ids", multiple=True, help="Only these scenes.")
+@click.option("--only", multiple=True, help="Only the scene of this id; repeat for more.")
+@click.option("--retry-failed", is_flag=True, help="Do scenes again that failed before.")
+@click.option(
+    "--max-failures", type=int, default=None, help="Give up when more scenes than this have failed."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--members", is_flag=True, help="Also write what each network found alone.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--batch-norm", type=click.Choice(["eval", "per-tile"]), default="eval", show_default=True)
@@ -221,40 +231,80 @@ def catalog(folder: Path, out: Path, masks_only: bool, as_json: bool) -> None:
 @_rule_options
 @_verb
 def detect(
-    source: str, models: tuple[str, ...], auxiliary: str | None, out: Path, landcover: str, infrastructure: Path | None,
-    ids: tuple[str, ...], members: bool, device: str, batch_norm: Any, cluster: str | None, threshold: float,
-    border: int, min_pixels: int, mask_rule: str | None, as_json: bool,
+    source: str, models: tuple[str, ...], auxiliary: str | None, out: str, landcover: str, infrastructure: Path | None,
+    only: tuple[str, ...], retry_failed: bool, max_failures: int | None, dry_run: bool, members: bool, device: str,
+    batch_norm: Any, cluster: str | None, threshold: float, border: int, min_pixels: int, mask_rule: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
-    """Detect slumps in every scene of SOURCE (catalogue, STAC API, stac-geoparquet) into a run folder."""
+    """Detect slumps in every scene of SOURCE (catalogue, STAC API, stac-geoparquet) into a run folder.
+
+    A run that is in the folder already goes on where it stopped. Ctrl-C finishes the scenes in flight, a second one
+    stops at once; the same command goes on later.
+    """
     from contextlib import nullcontext
 
     import darts_xr as dx
     from pipelines.detect import detect as run_detect
+    from pipelines.detect import plan
+    from pipelines.flow import Limits
     from pipelines.settings import Rules
 
     ensemble = dx.load_ensemble(*models, device=device, batch_norm=batch_norm)
     rules = Rules(threshold=threshold, border=border, min_pixels=min_pixels, mask_rule=mask_rule)
+    asked: dict[str, Any] = {
+        "models": ensemble, "auxiliary": auxiliary, "out": out, "rules": rules,
+        "landcover": None if landcover == "none" else landcover, "infrastructure": infrastructure,
+        "only": only or None, "members": members, "retry_failed": retry_failed,
+    }  # fmt: skip
+    if dry_run:
+        _show_plan(plan(source, **asked), as_json)
+        return
     where = nullcontext() if cluster is None else dx.start_cluster(None if cluster == "local" else cluster)
-    with where as client, steps() as bar:
-        run = run_detect(
-            source, models=ensemble, auxiliary=auxiliary, out=out, rules=rules,
-            landcover=None if landcover == "none" else landcover, infrastructure=infrastructure, ids=ids or None,
-            members=members,
-            client=client, on_scene=bar.scene,
-        )  # fmt: skip
+    limits = Limits(max_failures=max_failures)
+    try:
+        with where as client, steps() as bar:
+            run = run_detect(source, **asked, limits=limits, client=client, on_scene=bar.scene)
+    except KeyboardInterrupt:
+        notes.print(f"Stopped. The same command goes on from {out}.", highlight=False)
+        os._exit(130)  # not waiting for threads that are amid a scene
     if not as_json:
         show_scenes(run.scenes)
-    _finish({"run": str(out), "counts": run.record["counts"], "failed": run.failed}, as_json, out)
+    state = run.record["state"]
+    _finish({"run": out, "state": state, "counts": run.record["counts"], "failed": run.failed}, as_json, out)
+    if state == "interrupted":
+        notes.print("Interrupted: the same command goes on.")
+        sys.exit(130)
     if run.failed:
         sys.exit(1)
 
 
+def _show_plan(plan: Any, as_json: bool) -> None:
+    """Print what a run would do."""
+    if not as_json:
+        reasons = Counter(step["reason"].partition(":")[0] for step in plan.steps)
+        show_table("Scenes", ["what", "scenes"], sorted(reasons.items()))
+        expected = (
+            "no darts-xr bench yet" if plan.seconds is None else f"{plan.seconds / 60:.1f} min on one worker"
+        )
+        show_table(
+            "To be done",
+            ["", ""],
+            [
+                ["scenes", plan.scenes],
+                ["Mpx", round(plan.pixels / 1e6, 1)],
+                ["image and mask, MB", round(plan.bytes / 1e6, 1)],
+                ["expected", expected],
+            ],
+        )
+    _finish(asdict(plan), as_json)
+
+
 @main.command()
-@click.argument("run", type=_PATH)
+@click.argument("run")
 @click.option("--years", default=None, help="Such as 2021-2023.")
 @click.option("--name", default="darts_xr", show_default=True, help="Base name of the products.")
 @_verb
-def aggregate(run: Path, years: str | None, name: str, as_json: bool) -> None:
+def aggregate(run: str, years: str | None, name: str, as_json: bool) -> None:
     """Write Level 1, Level 2 and coverage of RUN to RUN/products."""
     from pipelines.aggregate import aggregate as run_aggregate
 
@@ -271,15 +321,15 @@ def aggregate(run: Path, years: str | None, name: str, as_json: bool) -> None:
             for year, km2 in covered.items()
         ]
         show_table("Level 2", ["year", "covered km²", "slumps", "slumps ha"], rows)
-    _finish({**counts, "files": [str(path) for path in products.files]}, as_json, run / "products")
+    _finish({**counts, "files": [str(path) for path in products.files]}, as_json, f"{run}/products")
 
 
 @main.command()
-@click.argument("run", type=_PATH)
+@click.argument("run")
 @click.option("--years", default=None, help="Such as 2021-2023.")
 @click.option("--name", default="darts_xr", show_default=True)
 @_verb
-def coverage(run: Path, years: str | None, name: str, as_json: bool) -> None:
+def coverage(run: str, years: str | None, name: str, as_json: bool) -> None:
     """Write only the coverage files of RUN."""
     from pipelines.aggregate import coverage as run_coverage
 
@@ -287,7 +337,7 @@ def coverage(run: Path, years: str | None, name: str, as_json: bool) -> None:
     areas = {level: round(float(frame["area_km2"].sum()), 3) for level, frame in products.coverage.items()}
     if not as_json:
         show_table("Coverage", ["level", "km²"], list(areas.items()))
-    _finish({"km2": areas, "files": [str(path) for path in products.files]}, as_json, run / "products")
+    _finish({"km2": areas, "files": [str(path) for path in products.files]}, as_json, f"{run}/products")
 
 
 @main.command()
@@ -335,11 +385,11 @@ def train(configuration: Path, out: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run", type=_PATH)
+@click.argument("run")
 @_verb
-def report(run: Path, as_json: bool) -> None:
+def report(run: str, as_json: bool) -> None:
     """Summarise RUN as an HTML page."""
-    from pipelines.detect import open_run
+    from pipelines.records import open_run
     from pipelines.report import report as run_report
 
     opened = open_run(run)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +16,7 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -23,39 +26,58 @@ notes = Console(stderr=True)
 
 
 class Steps:
-    """One progress bar: a line of text for what is going on, and a bar for scenes."""
+    """Live view of what is going on: the last scene, scenes done, pixels a second, failures, time left."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("starting", total=None)
-        self.failed = 0
+        self._task = progress.add_task("starting", total=None, facts="")
+        self._began, self._pixels, self._failed, self._skipped = time.monotonic(), 0, 0, 0
 
     def say(self, line: str) -> None:
         """Show what is going on."""
-        self._progress.update(self._task, description=line)
+        self._progress.update(self._task, description=escape(line))
 
     def scene(self, record: Mapping[str, Any], total: int) -> None:
-        """Advance by a scene."""
+        """Advance by a scene; to be given as ``on_scene``."""
+        name = escape(str(record["id"]))
         if record["state"] == "failed":
-            self.failed += 1
+            self._failed += 1
             self._progress.console.print(
-                f"[red]failed[/] {record['id']}: {record['reason']}", highlight=False
+                f"[red]failed[/] {name}: {escape(record['reason'])}", highlight=False, soft_wrap=True
             )
             outcome = "failed"
         else:
             outcome = f"{record['counts']['n_objects']} objects"
-        self._progress.update(self._task, description=f"{record['id']}: {outcome}", total=total, advance=1)
+        if "skipped" in record:
+            self._skipped += 1
+        else:
+            self._pixels += record.get("pixels", 0)
+        rate = self._pixels / max(time.monotonic() - self._began, 1e-3)
+        facts = f"{rate / 1e6:.2f} Mpx/s"
+        facts += f", {self._skipped} as before" if self._skipped else ""
+        facts += f", [red]{self._failed} failed[/]" if self._failed else ""
+        self._progress.update(
+            self._task, description=f"{name}: {outcome}", total=total, advance=1, facts=facts
+        )
 
 
 @contextmanager
 def steps() -> Iterator[Steps]:
-    """Show a progress bar for the duration of a block."""
+    """Show a live view for the duration of a block, in a terminal or a notebook.
+
+    Examples
+    --------
+    >>> with steps() as view:
+    ...     view.say("starting")
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=notes) as progress:
         yield Steps(progress)

@@ -18,7 +18,9 @@ from darts_xr.assess import Scores
 from darts_xr.products import merge_level1
 from darts_xr.sample import SampleWorld, read_truth, write_world
 from pipelines.aggregate import Products, aggregate
-from pipelines.detect import OnScene, Run, detect, load_sources
+from pipelines.detect import OnScene, detect
+from pipelines.plan import load_sources
+from pipelines.records import Run
 from pipelines.scenes import Sources, clean_objects
 from pipelines.settings import Rules
 from pipelines.validate import inner_footprints, score_images, score_run
@@ -125,7 +127,7 @@ def best_ndvi_threshold(world: SampleWorld, run: Run, truth: gpd.GeoDataFrame) -
     rules = Rules(**run.record["rules"])
     sources = load_sources(world.auxiliary, "auxiliary", world.infrastructure)
     items = {item.id: item for item in dx.load_items(world.catalog)}
-    done = [items[record["id"]] for record in run.scenes if record["state"] == "done"]
+    done = [items[record["id"]] for record in run.done]
     scenes = [dx.open_scene(item, bands=("ndvi",), mask_rule=rules.mask_rule).load() for item in done]
     seen = inner_footprints(run)
     tried: list[tuple[float, Scores]] = []

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines.detect import Run, open_run
-from pipelines.scenes import scene_folder
+from upath import UPath
+
+from pipelines.records import Run, open_run
 
 _STYLE = (
     "body{font-family:sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
@@ -20,7 +21,7 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def report(run: str | os.PathLike[str] | Run) -> Path:
+def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
     """Write ``RUN/report.html``: totals, scores, what each rule removed, seconds a stage, failures, quick-looks.
 
     Parameters
@@ -30,7 +31,7 @@ def report(run: str | os.PathLike[str] | Run) -> Path:
 
     Returns
     -------
-    pathlib.Path
+    path
         The page.
     """
     run = run if isinstance(run, Run) else open_run(run)
@@ -69,14 +70,12 @@ def report(run: str | os.PathLike[str] | Run) -> Path:
         ]
     for scene in run.scenes:
         if scene["state"] == "done":
-            picture = (scene_folder(run.folder, scene["id"]) / "quicklook.png").relative_to(run.folder)
+            picture = (run.home.scene(scene["id"]) / "quicklook.png").relative_to(run.folder)
             page.append(
                 f"<h3>{html.escape(scene['id'])}</h3><img loading=lazy src='{html.escape(picture.as_posix())}'>"
             )
-    part, final = run.folder / ".report.html.part", run.folder / "report.html"
-    part.write_text("\n".join(page) + "\n", encoding="utf-8")
-    part.replace(final)
-    return final
+    run.home.write_text("report.html", "\n".join(page) + "\n")
+    return run.folder / "report.html"
 
 
 def _row(scene: dict[str, Any]) -> list[Any]:

@@ -1,15 +1,18 @@
-"""One scene from its item to the files of its folder."""
+"""One scene from its item to the files of its folder, on whatever process has it."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
-import shutil
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -19,9 +22,8 @@ import shapely
 import xarray as xr
 
 import darts_xr as dx
-from darts_xr.catalog import safe_name
 from darts_xr.cube import landcover_for
-from darts_xr.errors import MissingBandsError
+from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.products import (
@@ -32,20 +34,23 @@ from darts_xr.products import (
     write_raster,
     write_vectors,
 )
+from pipelines.folder import RunFolder
+from pipelines.records import Record
 from pipelines.settings import Rules, provenance
 
 log = logging.getLogger(__name__)
 
 _QUICKLOOK_SIDE = 900  # px
+_drawing = threading.Lock()  # matplotlib draws in one thread at a time
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the layers beside the images come from, loaded once for all scenes.
+    """Where the layers beside the images come from.
 
     Parameters
     ----------
-    auxiliary : list of pystac.Item or "neutral"
+    auxiliary : list of pystac.Item, "neutral" or None
         Elevation and trends.
     landcover : list of pystac.Item
         Land cover for the water filter; empty: no water filter.
@@ -58,9 +63,155 @@ class Sources:
     infrastructure: gpd.GeoDataFrame | None
 
 
-def scene_folder(run: Path, scene_id: str) -> Path:
-    """Folder of a scene in a run, whatever its id holds."""
-    return run / "scenes" / safe_name(scene_id)
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all scenes of a run; travels with each of them, so it is small.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        The networks, by their files.
+    rules : Rules
+        How probability becomes objects.
+    folder : str
+        The run folder.
+    members : bool
+        Also write what each network found alone.
+    """
+
+    ensemble: Ensemble
+    rules: Rules
+    folder: str
+    members: bool = False
+
+    def __call__(self, task: SceneTask) -> Record:
+        """Do a scene; what goes wrong with it is its own affair and stands in its record."""
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        with _noting_warnings(task.id) as warnings, _own_threads() as worker:
+            try:
+                found = detect_scene(task, self)
+            except OutputError:
+                raise
+            except (DartsError, OSError, ValueError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, DartsError):
+                    log.exception("%s failed for a reason that darts_xr does not know", task.id)
+                found = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+                if isinstance(error, RemoteReadError | TimeoutError | ConnectionError):
+                    found["transient"] = True
+        return {
+            "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """A scene with all that is needed for it, and nothing that is not near it.
+
+    Parameters
+    ----------
+    item : str
+        STAC item as JSON.
+    auxiliary : list of str, "neutral" or None
+        STAC items near the scene, as JSON.
+    landcover : list of str
+        The same for land cover.
+    infrastructure : geopandas.GeoDataFrame, optional
+        Polygons near the scene.
+    inputs : dict of str
+        Hashes of what goes into the scene, by kind.
+    """
+
+    id: str
+    item: str
+    auxiliary: Any
+    landcover: list[str]
+    infrastructure: gpd.GeoDataFrame | None
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def sources(self) -> Sources:
+        """Layers beside the image."""
+        layers = self.auxiliary
+        return Sources(
+            [_item(text) for text in layers] if isinstance(layers, list) else layers,
+            [_item(text) for text in self.landcover],
+            self.infrastructure,
+        )
+
+
+def _item(text: str) -> pystac.Item:
+    return pystac.Item.from_dict(json.loads(text), preserve_dict=False)
+
+
+# --- where a scene's chunks are computed -------------------------------------------------------------------
+
+_shared: dict[str, Any] = {"users": 0}
+_sharing = threading.Lock()
+
+
+@contextmanager
+def _own_threads() -> Iterator[str]:
+    """On a worker of a cluster, compute chunks on its own threads, shared by its scenes; yields the worker's name.
+
+    Elsewhere Dask's scheduler of the moment computes them.
+    """
+    worker = _this_worker()
+    if worker is None:
+        yield "this process"
+        return
+    with (
+        _sharing
+    ):  # Dask's settings belong to the process, so the first scene makes them and the last undoes them
+        if _shared["users"] == 0:
+            cores = worker.state.nthreads * int(os.environ.get("OMP_NUM_THREADS", "1"))
+            _shared["pool"] = ThreadPoolExecutor(cores, thread_name_prefix="chunk")
+            _shared["settings"] = dask.config.set(scheduler="threads", pool=_shared["pool"])
+        _shared["users"] += 1
+    try:
+        yield str(worker.address)
+    finally:
+        with _sharing:
+            _shared["users"] -= 1
+            if _shared["users"] == 0:
+                _shared.pop("settings").__exit__(None, None, None)
+                _shared.pop("pool").shutdown(wait=False)
+
+
+def _this_worker() -> Any:
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+class _Notes(logging.Handler):
+    """Keeps the warnings that this thread gives."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.lines = threading.get_ident(), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.lines.append(record.getMessage())
+
+
+@contextmanager
+def _noting_warnings(scene_id: str) -> Iterator[list[str]]:
+    """Collect what the library and the pipelines warn of while a scene is done."""
+    notes = _Notes()
+    loggers = [logging.getLogger(name) for name in ("darts_xr", "pipelines")]
+    for logger in loggers:
+        logger.addHandler(notes)
+    try:
+        yield notes.lines
+    finally:
+        for logger in loggers:
+            logger.removeHandler(notes)
+
+
+# --- the scene ---------------------------------------------------------------------------------------------
 
 
 def clean_objects(
@@ -81,140 +232,139 @@ def clean_objects(
     return feats, {"n_detected": n_detected, **counts, "n_objects": len(feats)}
 
 
-def detect_scene(
-    item: pystac.Item, ensemble: Ensemble, rules: Rules, sources: Sources, run: Path, *, members: bool = False
-) -> dict[str, Any]:
+def detect_scene(task: SceneTask, job: Job) -> Record:
     """Detect slumps in one scene and write its folder, whole or not at all.
 
     Parameters
     ----------
-    item : pystac.Item
-        The scene.
-    ensemble, rules, sources : Ensemble, Rules, Sources
-        What to detect with.
-    run : pathlib.Path
-        The run folder.
-    members : bool, optional
-        Also write what each network found alone, before cleaning, to ``members.parquet``.
+    task : SceneTask
+        The scene and the layers near it.
+    job : Job
+        What to detect with, and where the results go.
 
     Returns
     -------
     dict
-        Record of the scene: counts by rule, pixels, seconds by stage.
+        What was found: counts by rule, pixels, seconds by stage.
+
+    Raises
+    ------
+    OutputError
+        When the scene's folder cannot be written.
     """
-    started = time.perf_counter()
+    clock = _Clock()
+    ensemble, rules, sources = job.ensemble, job.rules, task.sources()
     scene = dx.open_scene(
-        item,
-        auxiliary=sources.auxiliary,
-        bands=ensemble.definitions,
-        mask_rule=rules.mask_rule,
+        _item(task.item), auxiliary=sources.auxiliary, bands=ensemble.definitions, mask_rule=rules.mask_rule
     )
+    clock.lap("open")
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
     # One pass over the pixels: probability, mask and picture come out of the same reads.
     prediction, valid, picture = dask.persist(
-        dx.predict(scene, ensemble, members=members),
+        dx.predict(scene, ensemble, members=job.members),
         scene["valid"],
         scene[["red", "green", "blue", "valid"]].isel(every),
     )
-    prob = prediction["probability"] if members else prediction
+    clock.lap("read_and_predict")
+    prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
     )
     percent, binary, picture = dask.compute(probability_percent(prob), binary_objects(labels, prob), picture)
-    predicted = time.perf_counter()
     feats, counts = clean_objects(labels, prob, scene, rules, sources)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
+    alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
     seen = footprint(valid)
-    cleaned = time.perf_counter()
+    clock.lap("objects")
 
     made_by = provenance(rules, ensemble, prob.attrs)
-    final = scene_folder(run, item.id)
-    part = final.with_name(f".{final.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write_raster(percent, part / "probability.tif", metadata=made_by)
-    write_raster(binary, part / "binary.tif", metadata=made_by)
-    write_vectors(level1, part / "level1", formats=("parquet",), metadata=made_by)
-    if members:
-        alone = member_objects(prediction, threshold=rules.threshold)
-        write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
-    shown = percent.isel(every)
-    title = item.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
-    write_quicklook(picture, (shown / 100.0).where(shown != 255), level1, part / "quicklook.png", title=title)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(part, final)
-    written = time.perf_counter()
+    home = RunFolder(job.folder)
+    with home.scene_part(task.id) as part:
+        write_raster(percent, part / "probability.tif", metadata=made_by)
+        write_raster(binary, part / "binary.tif", metadata=made_by)
+        write_vectors(level1, part / "level1", formats=("parquet",), metadata=made_by)
+        if alone is not None:
+            write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
+        shown = percent.isel(every)
+        title = task.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
+        with _drawing:
+            write_quicklook(
+                picture, (shown / 100.0).where(shown != 255), level1, part / "quicklook.png", title=title
+            )
+        item = result_item(task.id, seen, percent, counts, made_by)
+        (part / "item.json").write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
+    clock.lap("write")
     return {
-        "id": item.id,
         "state": "done",
-        "date": f"{item.datetime:%Y-%m-%d}",
+        "date": made_by["datetime"][:10],
         "pixels": int(valid.size),
         "valid_pixels": int(valid.sum()),
         "counts": counts,
-        "footprint": shapely.geometry.mapping(seen),
-        "grid": {
-            "proj:code": str(valid.odc.geobox.crs),
-            "proj:shape": list(valid.shape),
-            "proj:transform": list(valid.odc.geobox.transform)[:6],
-        },
-        "made_by": made_by,
-        "seconds": {
-            "read_and_predict": round(predicted - started, 3),
-            "objects": round(cleaned - predicted, 3),
-            "write": round(written - cleaned, 3),
-        },
+        "synthetic": "synthetic" in made_by,
+        "seconds": clock.seconds,
     }
 
 
-def result_item(record: dict[str, Any], run: Path) -> pystac.Item:
-    """STAC item of a scene's results."""
-    seen = shapely.geometry.shape(record["footprint"])
-    folder = scene_folder(run, record["id"]).absolute()
-    item = pystac.Item(
-        id=record["id"],
-        geometry=None if seen.is_empty else record["footprint"],
-        bbox=None if seen.is_empty else list(seen.bounds),
-        datetime=datetime.fromisoformat(record["made_by"]["datetime"]).astimezone(UTC),
-        properties={
-            **record["grid"],
-            **{
-                f"darts:{key}": value
-                for key, value in record["made_by"].items()
-                if key not in ("item_id", "datetime")
-            },
-            **{f"darts:{key}": value for key, value in record["counts"].items()},
-        },
-        collection="darts-results",
-        stac_extensions=[
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self._last = round(now - self._last, 3), now
+
+
+def result_item(
+    scene_id: str, seen: Any, raster: xr.DataArray, counts: dict[str, int], made_by: dict[str, str]
+) -> dict[str, Any]:
+    """STAC item of a scene's results, its files named beside it."""
+    band = {"data_type": "uint8", "nodata": 255}
+    assets: dict[str, Any] = {
+        key: {
+            "href": f"./{key}.tif",
+            "type": pystac.MediaType.COG,
+            "roles": ["data"],
+            "bands": [{"name": key, "unit": unit, **band}],
+            "raster:bands": [{"unit": unit, **band}],
+        }
+        for key, unit in (("probability", "percent"), ("binary", "1"))
+    }
+    assets["level1"] = {
+        "href": "./level1.parquet",
+        "type": "application/vnd.apache.parquet",
+        "roles": ["data"],
+    }
+    assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
+    made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
+    outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}
+    return {
+        "type": "Feature",
+        "stac_version": pystac.get_stac_version(),
+        "stac_extensions": [
             "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
             "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
         ],
-    )
-    band = {"data_type": "uint8", "nodata": 255}
-    for key, unit in (("probability", "percent"), ("binary", "1")):
-        fields = {"bands": [{"name": key, "unit": unit, **band}], "raster:bands": [{"unit": unit, **band}]}
-        item.add_asset(
-            key,
-            pystac.Asset(
-                str(folder / f"{key}.tif"),
-                media_type=pystac.MediaType.COG,
-                roles=["data"],
-                extra_fields=fields,
-            ),
-        )
-    item.add_asset(
-        "level1",
-        pystac.Asset(
-            str(folder / "level1.parquet"), media_type="application/vnd.apache.parquet", roles=["data"]
-        ),
-    )
-    item.add_asset(
-        "quicklook",
-        pystac.Asset(str(folder / "quicklook.png"), media_type=pystac.MediaType.PNG, roles=["overview"]),
-    )
-    return item
+        "id": scene_id,
+        "geometry": None if seen.is_empty else shapely.geometry.mapping(seen),
+        **outline,
+        "properties": {
+            "datetime": made_by["datetime"],
+            "proj:code": str(raster.odc.geobox.crs),
+            "proj:shape": list(raster.shape),
+            "proj:transform": list(raster.odc.geobox.transform)[:6],
+            **made,
+            **{f"darts:{key}": value for key, value in counts.items()},
+        },
+        "assets": assets,
+        "links": [
+            {"rel": rel, "href": "../../catalog.json", "type": "application/json"}
+            for rel in ("root", "parent")
+        ],
+    }
 
 
 def require_auxiliary(ensemble: Ensemble, auxiliary: Any) -> None:

@@ -15,7 +15,7 @@ import darts_xr as dx
 from darts_xr.assess import Scores, pool_scores
 from darts_xr.errors import PipelineError
 from pipelines.aggregate import Products, read_footprints
-from pipelines.detect import Run
+from pipelines.records import Run
 
 
 def read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:

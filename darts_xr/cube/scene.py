@@ -155,7 +155,8 @@ def open_scene(
         attrs["auxiliary"] = "neutral: level terrain and no trend, nothing was measured"
     elif needed:
         # Warps and kernels always run on the same lattice, so that rounding does not depend on the chunks asked for.
-        near = items_near(load_items(auxiliary), grid, item.datetime)
+        found = [] if auxiliary == [] else load_items(auxiliary)  # nothing near is the layers' affair to name
+        near = items_near(found, grid, item.datetime)
         layers = auxiliary_layers(
             near,
             grid,

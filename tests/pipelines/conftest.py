@@ -6,7 +6,8 @@ import pytest
 
 from darts_xr.sample import SampleWorld
 from pipelines.aggregate import Products, aggregate
-from pipelines.detect import Run, detect
+from pipelines.detect import detect
+from pipelines.records import Run
 
 
 @pytest.fixture(scope="session")

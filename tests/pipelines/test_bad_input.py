@@ -18,7 +18,8 @@ from darts_xr import errors
 from darts_xr.inference import Architecture, save_checkpoint
 from darts_xr.sample import SampleWorld
 from pipelines.aggregate import aggregate
-from pipelines.detect import detect, open_run
+from pipelines.detect import detect
+from pipelines.records import open_run
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 import darts_xr as dx
 from darts_xr.sample import SampleWorld
 from pipelines.cli import main, parse_years
-from pipelines.detect import Run
+from pipelines.records import Run
 from tests.helpers import real_data
 
 VERBS = (

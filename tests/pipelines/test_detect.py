@@ -21,7 +21,8 @@ from darts_xr.products import LEVEL1_COLUMNS, LEVEL2_COLUMNS
 from darts_xr.sample import SampleWorld, read_truth
 from pipelines.aggregate import Products, aggregate, read_footprints
 from pipelines.demo import demo
-from pipelines.detect import Run, detect, open_run
+from pipelines.detect import detect
+from pipelines.records import Run, open_run
 from pipelines.report import report
 from pipelines.validate import score_run, validate
 from tests.helpers import raise_if_dask_computes
@@ -245,7 +246,7 @@ def test_new_scenes_are_added_without_dissolving_the_rest_again(
 def test_members_alone_are_written_on_request(world: SampleWorld, tmp_path: Path):
     run = detect(
         world.catalog, auxiliary=world.auxiliary, out=tmp_path, members=True,
-        ids=[dx.load_items(world.catalog)[0].id],
+        only=[dx.load_items(world.catalog)[0].id],
     )  # fmt: skip
     alone = gpd.read_parquet(tmp_path / "scenes" / run.scenes[0]["id"] / "members.parquet")
     assert set(alone["member"]) == {"tcvis", "notcvis"}
@@ -280,7 +281,7 @@ def test_the_demo_finds_the_slumps_of_a_world_it_never_saw(tmp_path: Path):
 
 
 def test_neutral_layers_stand_in_and_say_so(world: SampleWorld, tmp_path: Path):
-    run = detect(world.catalog, auxiliary="neutral", out=tmp_path, ids=[dx.load_items(world.catalog)[0].id])
+    run = detect(world.catalog, auxiliary="neutral", out=tmp_path, only=[dx.load_items(world.catalog)[0].id])
     assert run.record["auxiliary"] == "neutral"
     with rasterio.open(tmp_path / "scenes" / run.scenes[0]["id"] / "probability.tif") as file:
         assert "neutral" in file.tags()["auxiliary"]

@@ -1,0 +1,302 @@
+"""Scenes through workers: a bounded number in flight, retries with back-off, a clean end on Ctrl-C.
+
+A scene is one task. Its chunks are computed on the threads of the worker that has it, so the cluster's scheduler
+sees as many tasks as there are scenes in flight, however many pixels they have; the next scene is read and the last
+one written while the networks work on this one, because a worker has several scenes in hand.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import math
+import queue
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from darts_xr.errors import OutputError, PipelineError
+from pipelines.records import Record
+
+log = logging.getLogger(__name__)
+
+#: Does one scene and returns its record; what went wrong with the scene stands in the record.
+Work = Callable[[Any], Record]
+
+
+class Task(Protocol):
+    """A scene to be done."""
+
+    @property
+    def id(self) -> str:
+        """Id of the scene."""
+
+
+class Pool(Protocol):
+    """Where scenes are done."""
+
+    def capacity(self) -> int:
+        """Scenes that may be in flight now."""
+
+    def submit(self, task: Task) -> Any:
+        """Start a scene; returns a future with ``add_done_callback``, ``result`` and ``cancel``."""
+
+    def close(self, *, at_once: bool) -> None:
+        """Let go of the workers; ``at_once`` leaves scenes in flight alone."""
+
+
+class LocalPool:
+    """Threads of this process.
+
+    Parameters
+    ----------
+    work : callable
+        Does a scene.
+    scenes : int
+        Scenes in flight: while one is predicted, others are read, cleaned and written.
+    """
+
+    def __init__(self, work: Work, scenes: int = 2) -> None:
+        self._work, self._scenes = work, scenes
+        self._threads = ThreadPoolExecutor(scenes, thread_name_prefix="scene")
+
+    def capacity(self) -> int:
+        """Scenes that may be in flight now."""
+        return self._scenes
+
+    def submit(self, task: Task) -> Future[Record]:
+        """Start a scene."""
+        return self._threads.submit(self._work, task)
+
+    def close(self, *, at_once: bool) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=not at_once, cancel_futures=True)
+
+
+class ClusterPool:
+    """Workers of a Dask cluster, however many it has at the moment.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A client of the cluster.
+    work : callable
+        Does a scene; must pickle.
+    """
+
+    #: Scenes for a worker beyond those that its threads work on, so that none waits for the next.
+    SPARE = 1
+
+    def __init__(self, client: Any, work: Work) -> None:
+        self._client, self._work = client, work
+        self._numbers = itertools.count()
+        self._capacity, self._asked = 0, -math.inf
+
+    def capacity(self) -> int:
+        """Scenes that may be in flight now; a cluster that is still starting gets a few to show that it is wanted."""
+        if time.monotonic() - self._asked > 1:  # workers come and go
+            threads = self._client.nthreads().values()
+            self._capacity = max(2, sum(threads) + self.SPARE * len(threads))
+            self._asked = time.monotonic()
+        return self._capacity
+
+    def submit(self, task: Task) -> Any:
+        """Start a scene; older scenes go first, also when one comes back from a dead worker."""
+        number = next(self._numbers)
+        return self._client.submit(
+            self._work, task, key=("scene", task.id, number), priority=-number, pure=False, retries=0
+        )
+
+    def close(self, *, at_once: bool) -> None:
+        """Nothing to do: the cluster belongs to who started it."""
+
+
+@dataclass
+class Limits:
+    """When a scene is tried again, and when a run gives up.
+
+    Parameters
+    ----------
+    tries : int
+        How often a scene is tried when servers or workers fail.
+    delay : float
+        Seconds before the second try; doubled for each further one.
+    max_failures : int, optional
+        Failed scenes after which no further one is started.
+    """
+
+    tries: int = 4
+    delay: float = 2.0
+    max_failures: int | None = None
+
+
+@dataclass
+class Ending:
+    """How a flow ended.
+
+    Parameters
+    ----------
+    state : str
+        "complete", "interrupted" or "too many failures".
+    failures : int
+        Scenes that failed for good.
+    """
+
+    state: str = "complete"
+    failures: int = 0
+
+
+@dataclass(order=True)
+class _Waiting:
+    ready: float
+    number: int
+    task: Any = field(compare=False)
+    earlier: list[str] = field(compare=False, default_factory=list)
+
+
+def run_flow(
+    tasks: Iterable[Task], pool: Pool, limits: Limits, on_record: Callable[[Record], None]
+) -> Ending:
+    """Do all scenes.
+
+    Parameters
+    ----------
+    tasks : iterable of Task
+        Scenes in the order in which they are started; taken one by one.
+    pool : Pool
+        Where they are done.
+    limits : Limits
+        Retries and failures.
+    on_record : callable
+        Called in this thread with the record of each scene as it ends, once a scene.
+
+    Returns
+    -------
+    Ending
+        After Ctrl-C: "interrupted", when the scenes in flight have ended.
+
+    Raises
+    ------
+    OutputError
+        When the run folder cannot be written; no further scene is started.
+    KeyboardInterrupt
+        On a second Ctrl-C; scenes in flight are left alone.
+    """
+    flow = _Flow(iter(tasks), pool, limits, on_record)
+    try:
+        while True:
+            try:
+                flow.advance()
+            except KeyboardInterrupt:
+                if flow.ending.state == "interrupted":
+                    raise
+                log.warning("interrupted: %d scenes in flight are finished first", len(flow.running))
+                flow.ending.state = "interrupted"
+            if flow.is_over:
+                break
+    except BaseException:
+        flow.abandon()
+        pool.close(at_once=True)
+        raise
+    pool.close(at_once=False)
+    return flow.ending
+
+
+class _Flow:
+    """Scenes waiting, in flight and ended."""
+
+    def __init__(self, tasks: Any, pool: Pool, limits: Limits, on_record: Callable[[Record], None]) -> None:
+        self.tasks, self.pool, self.limits, self.on_record = tasks, pool, limits, on_record
+        self.running: dict[Any, _Waiting] = {}
+        self.again: list[_Waiting] = []  # heap of scenes to be tried again
+        self.ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.numbers = itertools.count()
+        self.exhausted = False
+        self.ending = Ending()
+
+    @property
+    def is_over(self) -> bool:
+        stopped = self.ending.state != "complete"
+        return not self.running and (stopped or (self.exhausted and not self.again))
+
+    def advance(self) -> None:
+        """Start what may start, then take in one scene that ended."""
+        if self.ending.state == "complete":
+            self._fill()
+        try:
+            future = self.ended.get(timeout=self._patience())
+        except queue.Empty:
+            return
+        waiting = self.running.pop(future)
+        self._take(waiting, future)
+
+    def _patience(self) -> float:
+        if self.again:
+            return min(1.0, max(0.01, self.again[0].ready - time.monotonic()))
+        return 1.0 if self.running else 0.01
+
+    def _fill(self) -> None:
+        capacity = self.pool.capacity()
+        while len(self.running) < capacity:
+            if self.again and self.again[0].ready <= time.monotonic():
+                self._start(heapq.heappop(self.again))
+                continue
+            if self.exhausted or (task := next(self.tasks, None)) is None:
+                self.exhausted = True
+                return
+            self._start(_Waiting(0.0, next(self.numbers), task))
+
+    def _start(self, waiting: _Waiting) -> None:
+        future = self.pool.submit(waiting.task)
+        self.running[future] = waiting
+        future.add_done_callback(self.ended.put)
+
+    def _take(self, waiting: _Waiting, future: Any) -> None:
+        record = _outcome(waiting.task, future)
+        tries = len(waiting.earlier) + 1
+        transient = record.pop("transient", False)
+        if transient and tries < self.limits.tries and self.ending.state == "complete":
+            delay = self.limits.delay * 2 ** (tries - 1)
+            log.warning(
+                "%s: try %d failed, again in %.0f s: %s", waiting.task.id, tries, delay, record["reason"]
+            )
+            ready = time.monotonic() + delay
+            again = _Waiting(ready, waiting.number, waiting.task, [*waiting.earlier, record["reason"]])
+            heapq.heappush(self.again, again)
+            return
+        if transient and self.ending.state != "complete":
+            return  # no verdict: the next start of this run tries it again
+        self.on_record({**record, "tries": tries, "earlier_reasons": waiting.earlier})
+        if record["state"] == "failed":
+            self.ending.failures += 1
+            limit = self.limits.max_failures
+            if limit is not None and self.ending.failures > limit and self.ending.state == "complete":
+                self.ending.state = "too many failures"
+
+    def abandon(self) -> None:
+        for future in self.running:
+            future.cancel()
+
+
+def _outcome(task: Task, future: Any) -> Record:
+    """Record of a scene; a worker that died under it is a reason to try again."""
+    try:
+        return dict(future.result())
+    except OutputError:
+        raise
+    except Exception as error:  # whatever a worker or the cluster raises
+        if type(error).__name__ in ("CancelledError", "FutureCancelledError", "CommClosedError"):
+            raise PipelineError(
+                f"{task.id}: the cluster is gone ({error or type(error).__name__}). Start one again and run the same "
+                "command: it goes on where it stopped."
+            ) from error
+        died = type(error).__name__ == "KilledWorker"
+        if not died:
+            log.exception("%s failed outside of darts_xr", task.id)
+        reason = (
+            "its workers died, perhaps for want of memory" if died else f"{type(error).__name__}: {error}"
+        )
+        return {"id": task.id, "state": "failed", "reason": reason, "transient": died}

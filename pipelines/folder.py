@@ -1,0 +1,208 @@
+"""The folder of a run, on a disk or in an object store: whole files only, one run at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from upath import UPath
+
+from darts_xr.catalog import safe_name
+from darts_xr.errors import OutputError, ProductError, RunLockedError
+
+_LOCK = ".lock"
+_PART = ".part"
+#: Seconds after which a run in an object store that gave no sign of life counts as dead.
+STALE_AFTER = 180.0
+
+
+class RunFolder:
+    """Where a run writes: a local folder, or any target that fsspec knows (``s3://bucket/run``).
+
+    Parameters
+    ----------
+    target : path or str
+        The folder; made when the first file is written.
+    """
+
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        asked = UPath(target)
+        #: The folder on this machine's disks; None in an object store.
+        self.local = Path(asked.path).absolute() if asked.protocol in ("", "file", "local") else None
+        self.path: Path | UPath = self.local or asked
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def scene(self, scene_id: str) -> Path | UPath:
+        """Folder of a scene, whatever its id holds."""
+        return self.path / "scenes" / safe_name(scene_id)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file, whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written; the file of before stays.
+        """
+        with writing(self):
+            if self.local is None:
+                (self.path / name).write_text(text, encoding="utf-8")  # an object appears when it is whole
+                return
+            target = self.local / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}{_PART}")
+            try:
+                part.write_text(text, encoding="utf-8")
+                os.replace(part, target)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+
+    @contextmanager
+    def scene_part(self, scene_id: str) -> Iterator[Path]:
+        """Local folder for a scene's files, which become the scene's when the block ends without error.
+
+        Raises
+        ------
+        OutputError
+            When the files cannot be written or put in their place; nothing of them is left.
+        """
+        name = safe_name(scene_id)
+        if self.local is None:
+            with self.staging(f"scenes/{name}") as part:
+                yield part
+            return
+        final = self.local / "scenes" / name
+        part = final.with_name(f".{name}.{uuid.uuid4().hex[:8]}{_PART}")
+        with writing(self):
+            part.mkdir(parents=True)
+            try:
+                yield part
+                shutil.rmtree(final, ignore_errors=True)
+                os.replace(part, final)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """Local folder for files that belong into the subfolder ``name``; each file appears there whole."""
+        if self.local is not None:
+            yield self.local / name
+            return
+        with writing(self), tempfile.TemporaryDirectory(prefix="darts_xr_") as place:
+            yield Path(place)
+            for file in sorted(Path(place).iterdir()):
+                (self.path / name / file.name).write_bytes(file.read_bytes())
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written; only for who holds the lock."""
+        if self.local is None:
+            return  # objects are whole or absent
+        for place in (self.local, self.local / "scenes"):
+            for left in place.glob(f".*{_PART}"):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder; a lock whose holder died is void.
+
+        Raises
+        ------
+        RunLockedError
+            When another run is at work in the folder.
+        OutputError
+            When the folder cannot be written.
+        """
+        if self.local is not None:
+            with writing(self):
+                self.local.mkdir(parents=True, exist_ok=True)
+                # Held by the kernel, which lets go when the process ends, however it ends.
+                lock = FileLock(self.local / _LOCK)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout as error:
+                    raise RunLockedError(_locked(self, "another process")) from error
+            try:
+                yield
+            finally:
+                lock.release()
+            return
+        held = _ObjectLock(self)
+        held.acquire()
+        try:
+            yield
+        finally:
+            held.release()
+
+    def beat(self) -> None:
+        """Show that this run is alive; object stores have no locks that end with their holder."""
+        if self.local is None:
+            _ObjectLock(self).refresh()
+
+
+class _ObjectLock:
+    """A lock as an object that names its holder and is renewed while the run goes on."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.path = folder, folder.path / _LOCK
+        self.holder = f"{socket.gethostname()}:{os.getpid()}"
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self.path.read_text()))
+        except FileNotFoundError:
+            return None
+
+    def acquire(self) -> None:
+        found = self._read()
+        if found and found["holder"] != self.holder and time.time() - found["time"] < STALE_AFTER:
+            raise RunLockedError(_locked(self.folder, found["holder"]))
+        self.refresh()
+        if (found := self._read()) is None or found["holder"] != self.holder:
+            raise RunLockedError(_locked(self.folder, "another process"))
+
+    def refresh(self) -> None:
+        self.folder.write_text(_LOCK, json.dumps({"holder": self.holder, "time": time.time()}))
+
+    def release(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _locked(folder: RunFolder, holder: str) -> str:
+    return (
+        f"{folder} is in use: {holder} is running there. Wait until it ends, or give this run another folder; "
+        "if that run is dead, its lock lapses by itself."
+    )
+
+
+@contextmanager
+def writing(folder: RunFolder) -> Iterator[None]:
+    """Give every failure to write one name.
+
+    Raises
+    ------
+    OutputError
+        For any OSError or ProductError of the block.
+    """
+    try:
+        yield
+    except (OSError, ProductError) as error:
+        raise OutputError(
+            f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct permissions, "
+            "then start the same run again: it goes on where it stopped."
+        ) from error
