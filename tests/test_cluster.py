@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
+import shutil
+import subprocess
 import sys
+import time
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
+import psutil
 import pytest
 from distributed import Client
+from distributed.security import Security
 
 import darts_xr as dx
 from darts_xr import cluster as cluster_module
@@ -23,6 +32,55 @@ def _threads() -> tuple[int, str | None, int]:
     return torch.get_num_threads(), os.environ.get("GDAL_NUM_THREADS"), os.getpid()
 
 
+def _environment() -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "GDAL_CACHEMAX"))
+
+
+def _open_to(client: Client) -> set[str]:
+    """Addresses on which scheduler, workers and their nannies listen."""
+    pids = {
+        client.run_on_scheduler(os.getpid),
+        *client.run(os.getpid).values(),
+        *client.run(os.getppid).values(),
+    }
+    return {
+        connection.laddr.ip
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+@contextmanager
+def _dask(*arguments: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """One of Dask's own processes, ended by its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Security:
+    """Certificates as a site's own authority would give them, signed by themselves."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, so there are no certificates")
+    certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    roles = {f"tls_{role}_{kind}": path for role in ("scheduler", "worker", "client")
+             for kind, path in (("cert", certificate), ("key", key))}  # fmt: skip
+    return Security(tls_ca_file=certificate, require_encryption=True, **roles)
+
+
 @pytest.fixture
 def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in cluster_module._THREAD_VARIABLES:
@@ -32,7 +90,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quiet_environment")
 def test_a_cluster_shares_the_cores_out_and_closes_with_its_client() -> None:
     cores = len(os.sched_getaffinity(0))
-    before = dict(os.environ)
+    before, settings = dict(os.environ), dask.config.get("distributed")
     with dx.start_cluster(n_workers=2) as client:
         found = client.run(_threads)
         assert len(found) == 2
@@ -46,6 +104,7 @@ def test_a_cluster_shares_the_cores_out_and_closes_with_its_client() -> None:
         assert client.submit(sum, (1, 2)).result() == 3  # leaving a connection leaves the cluster
     assert local.status.name == "closed"
     assert dict(os.environ) == before
+    assert dask.config.get("distributed") == settings
     with pytest.raises(OSError, match="Timed out"):
         Client(address, timeout="1s")
 
@@ -101,3 +160,127 @@ def test_gpus_get_a_worker_each_with_threads_beside_it(monkeypatch: pytest.Monke
     assert asked["n_workers"] == 3
     assert asked["threads_per_worker"] >= 2
     assert asked["resources"] == {"GPU": 1}
+
+
+@pytest.mark.parametrize("dashboard", ["127.0.0.1:0", None])
+def test_nothing_listens_beyond_this_machine(dashboard: str | None) -> None:
+    with dx.start_cluster(n_workers=1, dashboard_address=dashboard) as client:
+        assert client.scheduler.address.startswith("tcp://127.0.0.1:")
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+        assert _open_to(client) == {"127.0.0.1"}
+
+
+@pytest.mark.usefixtures("quiet_environment")
+def test_workers_that_join_later_start_as_the_first_did_and_results_outlive_those_that_leave() -> None:
+    with dx.start_cluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        (first,) = client.run(_environment).values()
+        client.cluster.adapt(minimum=1, maximum=2, interval="200ms")
+        futures = client.map(_slow_square, range(20))
+        client.wait_for_workers(2, timeout=30)
+        assert first[2] == "256"
+        assert set(client.run(_environment).values()) == {first}
+        client.gather(futures[-1:])
+        end = time.monotonic() + 30
+        while len(client.scheduler_info(n_workers=-1)["workers"]) > 1:
+            assert time.monotonic() < end, "no worker was sent away"
+            time.sleep(0.2)
+        assert client.gather(futures) == [number**2 for number in range(20)]
+    assert os.environ.get("OMP_NUM_THREADS") is None
+
+
+def _slow_square(number: int) -> int:
+    time.sleep(0.3)
+    return number**2
+
+
+def test_workers_that_a_user_starts_get_the_same_environment(tmp_path: Path) -> None:
+    environment = cluster_module.worker_environment(3)
+    where = ("--scheduler-file", str(tmp_path / "scheduler.json"), "--host", "127.0.0.1",
+             "--dashboard-address", "127.0.0.1:0")  # fmt: skip
+    with (
+        _dask("scheduler", "--port", "0", *where, environment=environment),
+        _dask(
+            "worker",
+            "--nworkers",
+            "2",
+            "--nthreads",
+            "2",
+            "--resources",
+            "GPU=1",
+            *where,
+            environment=environment,
+        ),
+        dx.start_cluster(_address(tmp_path / "scheduler.json")) as client,
+    ):
+        client.wait_for_workers(2, timeout=40)
+        assert "2 workers, 4 threads, 2 GPUs" in repr(client)
+        assert set(client.run(_environment).values()) == {("3", "3", "256")}
+        saturation = client.run_on_scheduler(dask.config.get, "distributed.scheduler.worker-saturation")
+        assert saturation == cluster_module.worker_settings(3)["distributed.scheduler.worker-saturation"]
+        on_gpu = cluster_module.gpu_resources(client)
+        assert on_gpu == {"GPU": 1.0}
+        assert client.submit(sum, (1, 2), resources=on_gpu).result(timeout=20) == 3
+        assert _open_to(client) == {"127.0.0.1"}
+
+
+def _address(scheduler_file: Path) -> str:
+    end = time.monotonic() + 30
+    while not scheduler_file.exists():
+        assert time.monotonic() < end, "the scheduler did not start"
+        time.sleep(0.1)
+    return str(json.loads(scheduler_file.read_text())["address"])
+
+
+def test_a_shell_takes_the_lines_for_workers() -> None:
+    lines = cluster_module.export_lines(5)
+    shown = subprocess.run(["sh", "-c", f"{lines}\nenv"], capture_output=True, text=True, check=True).stdout
+    assert {f"{k}={v}" for k, v in cluster_module.worker_environment(5).items()} <= set(shown.splitlines())
+
+
+def test_the_guide_shows_the_lines_for_workers() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
+    shown = re.findall(r"^(export .*)$", guide, flags=re.MULTILINE)
+    assert shown == cluster_module.export_lines(2).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("carried", "expected"), [({"GPU": 1}, {"GPU": 1.0}), (None, {}), ({"GPU": 0.5}, {})]
+)
+def test_gpu_resources_are_asked_for_only_where_every_worker_has_them(
+    carried: dict[str, float] | None, expected: dict[str, float]
+) -> None:
+    with dx.start_cluster(n_workers=1, dashboard_address=None, resources=carried) as client:
+        asked = cluster_module.gpu_resources(client)
+        assert asked == expected
+        assert client.submit(sum, (1, 2), resources=asked).result(timeout=20) == 3
+        client.cluster.scale(0)
+        end = time.monotonic() + 20
+        while client.scheduler_info(n_workers=-1)["workers"]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert cluster_module.gpu_resources(client) == {}
+
+
+def test_tls_keeps_out_who_has_no_certificate(certificates: Security) -> None:
+    with dx.start_cluster(n_workers=1, dashboard_address=None, security=certificates) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        assert all(worker.startswith("tls://") for worker in client.run(os.getpid))
+        with dx.start_cluster(address, security=certificates) as second:
+            assert second.submit(sum, (1, 2)).result() == 3
+        with pytest.raises(TypeError, match="TLS"):
+            dx.start_cluster(address, timeout="2s")
+        with pytest.raises(OSError, match=r"TCP|Timed out"):
+            dx.start_cluster(address.replace("tls://", "tcp://"), timeout="2s")
+
+
+def test_tls_with_temporary_certificates() -> None:
+    pytest.importorskip("cryptography")
+    with dx.start_cluster(n_workers=1, dashboard_address=None, security=True) as client:
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
+        assert client.submit(sum, (1, 2)).result() == 3
+
+
+def test_a_running_cluster_takes_no_settings_of_workers() -> None:
+    with pytest.raises(ValueError, match="leave out n_workers"):
+        dx.start_cluster("tcp://127.0.0.1:8786", n_workers=2)

@@ -26,6 +26,7 @@ FLOW = (
     "assess",
     "training",
     "cluster",
+    "slurm",
     "sample",
 )
 
