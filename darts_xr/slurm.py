@@ -147,7 +147,7 @@ def slurm_cluster(
     --------
     >>> client = dx.start_cluster("slurm", jobs=4, cores=16, memory="64GB", partition="long")  # doctest: +SKIP
     """
-    from dask_jobqueue import SLURMCluster
+    from dask_jobqueue import SLURMCluster  # type: ignore[attr-defined]
 
     folder = Path(log_folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
