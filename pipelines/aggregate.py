@@ -121,8 +121,8 @@ def _level2(level1: gpd.GeoDataFrame, folder: Path | UPath, name: str) -> gpd.Ge
     """Level 2 of all rows; where products of a part of them are at hand, only what the new rows touch is dissolved."""
     best: tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, gpd.GeoDataFrame] | None = None
     rows = _row_hashes(level1)
-    for path in sorted(folder.glob(f"{name}_features_*_level1.parquet"), key=str):
-        dissolved = path.with_name(path.name.replace("_level1.parquet", "_level2.parquet"))
+    for found in sorted(str(path.name) for path in folder.glob(f"{name}_features_*_level1.parquet")):
+        path, dissolved = folder / found, folder / found.replace("_level1.parquet", "_level2.parquet")
         if not dissolved.exists():
             continue
         before = _read_parquet(path)

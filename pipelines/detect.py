@@ -219,7 +219,7 @@ def _finish(run: Run, state: str, records: dict[str, Record], seconds: float) ->
     links = [
         {
             "rel": "item",
-            "href": f"./{run.home.scene(scene['id']).relative_to(run.folder).as_posix()}/item.json",
+            "href": f"./{run.home.scene_place(scene['id'])}/item.json",
             "type": "application/geo+json",
         }
         for scene in run.done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -46,7 +47,11 @@ class RunFolder:
 
     def scene(self, scene_id: str) -> Path | UPath:
         """Folder of a scene, whatever its id holds."""
-        return self.path / "scenes" / safe_name(scene_id)
+        return self.path / self.scene_place(scene_id)
+
+    def scene_place(self, scene_id: str) -> str:
+        """Folder of a scene, as seen from the run folder."""
+        return f"scenes/{safe_name(scene_id)}"
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all.
@@ -81,7 +86,7 @@ class RunFolder:
         """
         name = safe_name(scene_id)
         if self.local is None:
-            with self.staging(f"scenes/{name}") as part:
+            with self.staging(self.scene_place(scene_id)) as part:
                 yield part
             return
         final = self.local / "scenes" / name
@@ -90,8 +95,7 @@ class RunFolder:
             part.mkdir(parents=True)
             try:
                 yield part
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(part, final)
+                _replace_folder(part, final)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
 
@@ -155,6 +159,18 @@ class RunFolder:
             _ObjectLock(self).refresh()
 
 
+def _replace_folder(part: Path, final: Path) -> None:
+    """Put a folder in the place of another; a worker that was thought dead may be doing the same."""
+    for left in (2, 1, 0):
+        shutil.rmtree(final, ignore_errors=True)
+        try:
+            os.replace(part, final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or left == 0:
+                raise
+
+
 class _ObjectLock:
     """A lock as an object that names its holder and is renewed while the run goes on."""
 
@@ -203,6 +219,6 @@ def writing(folder: RunFolder) -> Iterator[None]:
         yield
     except (OSError, ProductError) as error:
         raise OutputError(
-            f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct permissions, "
-            "then start the same run again: it goes on where it stopped."
+            f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct "
+            "permissions, then start the same run again: it goes on where it stopped."
         ) from error

@@ -68,12 +68,9 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
             f"<p class=failed><b>{html.escape(s['id'])}</b>: {html.escape(s['reason'])}</p>"
             for s in run.failed
         ]
-    for scene in run.scenes:
-        if scene["state"] == "done":
-            picture = (run.home.scene(scene["id"]) / "quicklook.png").relative_to(run.folder)
-            page.append(
-                f"<h3>{html.escape(scene['id'])}</h3><img loading=lazy src='{html.escape(picture.as_posix())}'>"
-            )
+    for scene in run.done:
+        picture = html.escape(f"{run.home.scene_place(scene['id'])}/quicklook.png")
+        page.append(f"<h3>{html.escape(scene['id'])}</h3><img loading=lazy src='{picture}'>")
     run.home.write_text("report.html", "\n".join(page) + "\n")
     return run.folder / "report.html"
 

@@ -14,7 +14,13 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a package is called on conda-forge where that differs.
-CONDA_NAMES = {"dask": "dask-core", "h3": "h3-py", "matplotlib": "matplotlib-base", "torch": "pytorch"}
+CONDA_NAMES = {
+    "dask": "dask-core",
+    "h3": "h3-py",
+    "matplotlib": "matplotlib-base",
+    "torch": "pytorch",
+    "universal-pathlib": "universal_pathlib",
+}
 # A room may import the rooms before it.
 FLOW = (
     "errors",
@@ -25,8 +31,8 @@ FLOW = (
     "products",
     "assess",
     "training",
-    "cluster",
     "slurm",
+    "cluster",
     "sample",
 )
 
