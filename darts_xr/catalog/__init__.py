@@ -2,28 +2,32 @@
 
 In: a folder as Planet delivers it (:func:`planet_items`), or whatever holds STAC items already
 (:func:`search`, :func:`load_items`): the address of a STAC API, a static catalogue, an ItemCollection, a
-stac-geoparquet file. Out: a ``pystac.ItemCollection``, sorted by id, whose asset addresses are absolute, and
-on request a static catalogue (:func:`write_catalog`) or a stac-geoparquet file
-(:func:`write_stac_geoparquet`). Downstream rooms ask :func:`image_asset`, :func:`mask_asset` and
-:func:`normalize_item` what an item offers, whoever wrote it, and :func:`safe_name` for file names. No pixel
-leaves this room: files are read to check them and to draw outlines.
+stac-geoparquet file. Out: a ``pystac.ItemCollection``, sorted by id, whose asset addresses are absolute, or
+one item after the other (:func:`iter_items`), and on request a static catalogue (:func:`write_catalog`) or a
+stac-geoparquet file (:func:`write_stac_geoparquet`). Downstream rooms ask :func:`image_asset`,
+:func:`mask_asset` and :func:`normalize_item` what an item offers, whoever wrote it, :func:`safe_name` for
+file names and :func:`redact` for addresses in messages. No pixel leaves this room: files are read to check
+them and to draw outlines.
 """
 
+from darts_xr.catalog.addresses import redact
 from darts_xr.catalog.assets import ImageAsset, MaskAsset, image_asset, mask_asset, normalize_item
 from darts_xr.catalog.names import product_type, safe_name, scene_date, scene_datetime
 from darts_xr.catalog.planet import planet_items
-from darts_xr.catalog.query import load_items, search
+from darts_xr.catalog.query import iter_items, load_items, search
 from darts_xr.catalog.writers import write_catalog, write_stac_geoparquet
 
 __all__ = [
     "ImageAsset",
     "MaskAsset",
     "image_asset",
+    "iter_items",
     "load_items",
     "mask_asset",
     "normalize_item",
     "planet_items",
     "product_type",
+    "redact",
     "safe_name",
     "scene_date",
     "scene_datetime",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlparse
 
 import pystac
 from rasterio.crs import CRS
 from rasterio.errors import CRSError as RasterioCRSError
 
+from darts_xr.catalog.addresses import file_name
 from darts_xr.catalog.bands import (
     EXTENSIONS,
     IMAGE_BANDS,
@@ -217,7 +217,7 @@ def normalize_item(item: pystac.Item) -> pystac.Item:
 
 def _role(key: str, asset: pystac.Asset) -> int | str | None:
     """Rank of an image (0 is best), "udm2", "udm1" or "refused"; None for anything else."""
-    file = classify(urlparse(asset.href).path.rsplit("/", 1)[-1])
+    file = classify(file_name(asset.href))
     if file is not None and file.kind in ("json", "xml"):
         return None
     key = key.lower()
@@ -255,7 +255,7 @@ def _band_indices(item_id: str, key: str, asset: pystac.Asset) -> dict[str, int]
     named = _named_bands(asset)
     if named is not None:
         return named
-    file = classify(urlparse(asset.href).path.rsplit("/", 1)[-1])
+    file = classify(file_name(asset.href))
     eight = (
         "8b" in key.lower()
         or "8b" in str(asset.extra_fields.get("pl:asset_type", ""))

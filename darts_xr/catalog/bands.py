@@ -9,9 +9,10 @@ from darts_xr.catalog.usable import UDM2_BANDS
 from darts_xr.errors import UnsupportedProductError
 
 # The versions that odc-stac and pystac read; eo 2 and raster 2 have no eo:bands and raster:bands.
+PROJECTION_EXTENSION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 EXTENSIONS = (
     "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
-    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    PROJECTION_EXTENSION,
     "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
 )
 VIEW_EXTENSION = "https://stac-extensions.github.io/view/v1.0.0/schema.json"  # may not stand without an angle

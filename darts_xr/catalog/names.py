@@ -34,7 +34,8 @@ _KINDS = {
         ("refused", re.compile(r"_(BGRN|RGB|BGREN)_(Analytic|DN|Visual)", re.IGNORECASE)),
     ),
 }
-_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,119}")
+# Lower case only, as some file systems take A and a for one name; no dot at the end, which some drop.
+_SAFE = re.compile(r"(?!.*\.$)[a-z0-9_-][a-z0-9._-]{0,119}")
 
 
 class DeliveredFile(NamedTuple):
@@ -174,8 +175,9 @@ def safe_name(item_id: str) -> str:
     """File name for an item id: itself where that is safe, else escaped with a hash.
 
     Scene ids stay as they are. Any other id (path separators, leading dots, spaces, control characters,
-    more than 120 characters) loses its unsafe characters and gains ``~`` and a hash of the whole id, so
-    that distinct ids always give distinct names and no name leaves its folder.
+    capitals, more than 120 characters) loses its unsafe characters and gains ``~`` and a hash of the whole
+    id, so that distinct ids always give distinct names, also where a file system takes no heed of capitals,
+    and no name leaves its folder.
 
     Parameters
     ----------

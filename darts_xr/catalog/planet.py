@@ -25,7 +25,14 @@ from darts_xr.catalog.bands import (
 from darts_xr.catalog.footprints import footprint, lonlat_bbox, survey
 from darts_xr.catalog.metadata import scene_metadata
 from darts_xr.catalog.names import classify, product_type, scene_datetime
-from darts_xr.catalog.rasters import RasterHeader, check_same_grid, check_upright, read_header, utm_code
+from darts_xr.catalog.rasters import (
+    RasterHeader,
+    check_same_grid,
+    check_upright,
+    read_header,
+    small_block_cache,
+    utm_code,
+)
 from darts_xr.catalog.usable import find_rule
 from darts_xr.errors import (
     CatalogError,
@@ -128,7 +135,7 @@ def planet_items(
         except DartsError as error:
             heed(delivery, error)
     # GDAL frees the interpreter lock while it decodes; each thread holds two strips of pixels.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with small_block_cache(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         futures = [(delivery, pool.submit(_make_item, delivery)) for delivery in chosen]
         try:
             for delivery, future in futures:

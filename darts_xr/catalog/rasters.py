@@ -10,8 +10,10 @@ from pathlib import Path
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError, RasterioIOError
 
+from darts_xr.catalog.addresses import cause, file_name, is_url, redact
 from darts_xr.errors import CRSError, DamagedFileError, GridMismatchError, MissingFileError, SceneError
 
 # How GDAL reads over HTTP: a failing server is asked again, and no folder is listed.
@@ -21,6 +23,7 @@ HTTP_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
+_BLOCK_CACHE = 64_000_000  # bytes: a row of blocks of a scene in each of two files
 
 
 @dataclass(frozen=True)
@@ -40,30 +43,40 @@ class RasterHeader:
     @property
     def name(self) -> str:
         """File name without its folder, for messages."""
-        return self.href.rsplit("/", 1)[-1]
-
-
-def is_url(href: str) -> bool:
-    """Whether an address is read over HTTP."""
-    return href.startswith(("http://", "https://"))
+        return file_name(self.href)
 
 
 @contextmanager
 def naming_read_errors(href: str) -> Iterator[None]:
     """Turn what GDAL raises while a file is opened or read into an error that names the file."""
+    name = redact(href)
     try:
         yield
     except RasterioIOError as error:
         missing = "404" in str(error) if is_url(href) else not Path(href).exists()
         if missing:
             raise MissingFileError(
-                f"{href} does not exist; put it back or build the catalogue again"
-            ) from error
+                f"{name} does not exist; put it back or build the catalogue again"
+            ) from cause(error)
         raise DamagedFileError(
-            f"{href} cannot be read, it is cut short or damaged: {error}; download it again"
-        ) from error
+            f"{name} cannot be read, it is cut short or damaged: {redact(error)}; download it again"
+        ) from cause(error)
     except RasterioError as error:
-        raise DamagedFileError(f"{href} cannot be read: {error}; download it again") from error
+        raise DamagedFileError(f"{name} cannot be read: {redact(error)}; download it again") from cause(error)
+
+
+@contextmanager
+def small_block_cache() -> Iterator[None]:
+    """Let GDAL keep few decoded pixels, for work that reads each pixel once; by default it is 5 % of all memory."""
+    # The limit is one for the whole process, and leaving a rasterio.Env does not set it back.
+    before = get_gdal_config("GDAL_CACHEMAX")
+    if before > _BLOCK_CACHE:
+        set_gdal_config("GDAL_CACHEMAX", _BLOCK_CACHE)
+    try:
+        yield
+    finally:
+        if before > _BLOCK_CACHE:
+            set_gdal_config("GDAL_CACHEMAX", before)
 
 
 def read_header(href: str) -> RasterHeader:

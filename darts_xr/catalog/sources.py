@@ -1,15 +1,13 @@
-"""Items out of whatever holds them: STAC APIs, static catalogues, ItemCollections, stac-geoparquet, lists."""
+"""Items out of whatever holds them, a few at a time: STAC APIs, static catalogues, JSON files, lists."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlparse
 
 import pystac
 import urllib3
@@ -17,21 +15,18 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from darts_xr.catalog.bands import EXTENSIONS, VIEW_EXTENSION
-from darts_xr.catalog.rasters import is_url
+from darts_xr.catalog.addresses import cause, is_url, join, next_page, redact
+from darts_xr.catalog.items import to_item
 from darts_xr.errors import CatalogError
 
 logger = logging.getLogger(__name__)
 
-Source = str | os.PathLike[str] | pystac.ItemCollection | pystac.Item | Iterable[pystac.Item]
-
+BATCH = 256  # items made at once where the source has no pages of its own
 _PAGE = 250  # items asked of an API at once
+_EMPTY_PAGES = 10  # pages without items in a row, after which an API is taken to have no end
+_DEPTH = 64  # catalogues inside each other, after which a catalogue is taken to have no end
 _BACK_OFF = 0.5  # seconds; the waits before the third and later tries are 2, 4, 8 times as long
 _TIMEOUT = 30.0  # seconds for one answer
-_PARQUET = (".parquet", ".geoparquet")
-_STAC = pystac.get_stac_version()
-_CURRENT = {*EXTENSIONS, VIEW_EXTENSION}
-_STRUCTURE = ("self", "root", "parent", "collection", "item")  # links into the catalogue that an item lies in
 
 
 def web() -> StacApiIO:
@@ -47,42 +42,9 @@ def web() -> StacApiIO:
     return StacApiIO(timeout=_TIMEOUT, max_retries=retry)
 
 
-def href_of(source: str | os.PathLike[str]) -> str:
-    """Address or absolute path of a source; a folder stands for the catalog.json in it.
-
-    Raises
-    ------
-    CatalogError
-    """
-    text = os.fspath(source)
-    if is_url(text):
-        return text
-    if "://" in text and not text.startswith("file://"):
-        raise CatalogError(f"{text}: only http(s) addresses and files can be read; download it first")
-    path = Path(text.removeprefix("file://")).absolute()
-    if path.is_dir():
-        if not (path / "catalog.json").exists():
-            raise CatalogError(
-                f"the folder {path} holds no catalog.json; for a Planet delivery use planet_items(folder) or "
-                "`darts-xr catalog` first"
-            )
-        path = path / "catalog.json"
-    if not path.exists():
-        raise CatalogError(
-            f"{path} does not exist; give a catalogue, an ItemCollection or a stac-geoparquet file"
-        )
-    return str(path)
-
-
-def is_geoparquet(href: str) -> bool:
-    """Whether a source is stac-geoparquet, by its extension."""
-    return urlparse(href).path.lower().endswith(_PARQUET)
-
-
 def is_api(document: dict[str, Any]) -> bool:
     """Whether a landing page is that of a STAC API that can search."""
-    links = document.get("links", [])
-    return bool(document.get("conformsTo")) and any(link.get("rel") == "search" for link in links)
+    return bool(document.get("conformsTo")) and any(link["rel"] == "search" for link in _links(document))
 
 
 def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> dict[str, Any]:
@@ -93,125 +55,200 @@ def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> d
     CatalogError
         It cannot be fetched or is no JSON object; the message names it and the document that links to it.
     """
-    origin = f", linked from {cited_by}," if cited_by else ""
+    name = redact(href) + (f", linked from {redact(cited_by)}," if cited_by else "")
     try:
         document = reader.read_json(href)
     except (OSError, APIError) as error:
         hint = "repair the link or build the catalogue again" if cited_by else "check the address"
-        raise CatalogError(f"{href}{origin} cannot be read: {error}; {hint}") from error
-    except ValueError as error:
-        raise CatalogError(f"{href}{origin} is not valid JSON: {error}; build the catalogue again") from error
+        raise CatalogError(f"{name} cannot be read: {redact(error)}; {hint}") from cause(error)
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(
+            f"{name} is not valid JSON: {redact(error)}; build the catalogue again"
+        ) from cause(error)
     if not isinstance(document, dict):
-        raise CatalogError(f"{href}{origin} is not a STAC document; expected a JSON object")
+        raise CatalogError(f"{name} is not a STAC document; expected a JSON object")
     return document
 
 
-def static_items(href: str, document: dict[str, Any], reader: StacApiIO) -> Iterator[pystac.Item]:
-    """Items of a static catalogue, an ItemCollection or a single item, each document read once.
+def given_batches(items: Iterable[pystac.Item]) -> Iterator[list[pystac.Item]]:
+    """Items that the caller has.
 
     Raises
     ------
     CatalogError
-        A link is broken or leads to something that is not STAC.
+        One is no item.
     """
-    queue: deque[tuple[str, dict[str, Any] | None, str | None]] = deque([(href, document, None)])
-    seen = {href}
-    while queue:
-        address, content, cited_by = queue.popleft()
-        content = content if content is not None else read_json(address, reader, cited_by=cited_by)
-        match content.get("type"):
-            case "Feature":
-                yield to_item(content, address)
-            case "FeatureCollection":
-                for feature in content.get("features", []):
-                    yield to_item(feature, address)
-            case "Catalog" | "Collection":
-                for link in content.get("links", []):
-                    if link.get("rel") in ("child", "item", "items"):
-                        target = _resolve(address, str(link.get("href", "")))
-                        if target in seen:
-                            continue  # a catalogue may link to itself, or to an item from two sides
-                        seen.add(target)
-                        queue.append((target, None, address))
-            case other:
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        for item in batch:
+            if not isinstance(item, pystac.Item):
                 raise CatalogError(
-                    f"{address} is not a STAC document: its type is {other!r}; check the address"
+                    f"the given items hold a {type(item).__name__}; make it a pystac.Item, for example with "
+                    "pystac.Item.from_dict"
+                )
+        yield batch
+
+
+def line_batches(path: str) -> Iterator[list[pystac.Item]]:
+    """Items of a file that holds one JSON item a line.
+
+    Raises
+    ------
+    CatalogError
+        A line is no item; the message names it.
+    """
+    batch: list[pystac.Item] = []
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    batch.append(to_item(_parsed(line, path, number), path))
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{path} cannot be read: {error}; write it again") from error
+    if batch:
+        yield batch
+
+
+def _parsed(line: str, path: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(f"line {number} of {path} is not valid JSON: {error}; write it again") from error
+
+
+def static_batches(href: str, document: dict[str, Any], reader: StacApiIO) -> Iterator[list[pystac.Item]]:
+    """Items of a static catalogue, an ItemCollection or a single item, each document read once, link by link.
+
+    Raises
+    ------
+    CatalogError
+        A link is broken, leads to something that is not STAC, or the catalogues in it do not end.
+    """
+    seen = {href}
+    yield from _items_of(href, document, reader)
+    levels = [_followed(href, document)]
+    del document
+    while levels:
+        target, cited_by = next(levels[-1], (None, ""))
+        if target is None:
+            levels.pop()
+        elif target not in seen:  # a catalogue may link to itself, or to an item from two sides
+            seen.add(target)
+            found = read_json(target, reader, cited_by=cited_by)
+            yield from _items_of(target, found, reader)
+            levels.append(_followed(target, found))
+            if len(levels) > _DEPTH:
+                raise CatalogError(
+                    f"{redact(href)} has catalogues inside each other to a depth of more than {_DEPTH}, the last "
+                    f"is {redact(target)}; give one of the inner ones"
                 )
 
 
-def api_items(href: str, reader: StacApiIO, **filters: Any) -> Iterator[pystac.Item]:
+def _items_of(address: str, content: dict[str, Any], reader: StacApiIO) -> Iterator[list[pystac.Item]]:
+    match content.get("type"):
+        case "Feature":
+            yield [to_item(content, address)]
+        case "FeatureCollection":
+            if not is_url(address) and any(link["rel"] == "next" for link in _links(content)):
+                logger.warning("%s is one saved page of a search; the pages after it are not read", address)
+            for page in _pages(content, address, address, reader) if is_url(address) else [content]:
+                features = iter(_features(page, address))
+                while batch := [to_item(feature, address) for feature in islice(features, BATCH)]:
+                    yield batch
+        case "Catalog" | "Collection":
+            pass
+        case other:
+            raise CatalogError(
+                f"{redact(address)} is not a STAC document: its type is {str(other)[:40]!r}; check the address"
+            )
+
+
+def _followed(address: str, content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where a catalogue's links lead, and the catalogue's address."""
+    if content["type"] not in ("Catalog", "Collection"):
+        return iter(())
+    hrefs = [
+        str(link.get("href", "")) for link in _links(content) if link["rel"] in ("child", "item", "items")
+    ]
+    return ((join(address, href), address) for href in hrefs)
+
+
+def _links(document: dict[str, Any]) -> list[dict[str, Any]]:
+    links = document.get("links") or []
+    return [link for link in links if isinstance(link, dict) and isinstance(link.get("rel"), str)]
+
+
+def _features(page: Any, address: str) -> list[Any]:
+    features = page.get("features") if isinstance(page, dict) else None
+    if not isinstance(features, list):
+        raise CatalogError(f"{redact(address)} has no list of features; expected a STAC ItemCollection")
+    return features
+
+
+def api_batches(href: str, reader: StacApiIO, **filters: Any) -> Iterator[list[pystac.Item]]:
     """Items of a STAC API that its search returns, page by page.
 
     Raises
     ------
     CatalogError
-        A page cannot be had after several tries, or the pages run in a circle.
+        A page cannot be had after several tries, is on another server, or the pages do not end.
     """
-    page: Any = href
-    number = 0
     try:
         search = Client.open(href, stac_io=reader).search(limit=_PAGE, **filters)
-        method, parameters = search.method, search.get_parameters()
-        page, seen = search.url, set()
-        document = reader.read_json(page, method=method, parameters=parameters)
-        while True:
-            number += 1
-            for feature in document.get("features", []):
-                yield to_item(feature, href)
-            following = next((link for link in document.get("links", []) if link.get("rel") == "next"), None)
-            if following is None:
-                return
-            signature = json.dumps(following, sort_keys=True)
-            if signature in seen:
-                raise CatalogError(
-                    f"the search of {href} runs in a circle: page {number} links to an earlier page"
-                )
-            seen.add(signature)
-            page = following["href"]
-            document = reader.read_json(pystac.Link.from_dict(following), parameters=parameters)
-    except (APIError, OSError, ValueError, KeyError) as error:
-        raise CatalogError(
-            f"page {number + 1} of the search of {href} cannot be had after several tries ({page}): {error}; "
-            "try again later, or search a smaller area"
-        ) from error
+        page, parameters = join(href, search.url), search.get_parameters()
+        first = reader.read_json(page, method=search.method, parameters=parameters)
+    except (APIError, OSError, ValueError, KeyError, RecursionError, pystac.STACError) as error:
+        raise _no_page(1, href, error) from cause(error)
+    for document in _pages(first, page, href, reader, parameters=parameters):
+        yield [to_item(feature, href) for feature in _features(document, href)]
 
 
-def to_item(document: dict[str, Any], address: str) -> pystac.Item:
-    """Item with absolute asset addresses and without links into the catalogue that it came from.
+def _pages(
+    document: dict[str, Any],
+    page: str,
+    search: str,
+    reader: StacApiIO,
+    *,
+    parameters: dict[str, Any] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Pages from the first one on; ``search`` names them in messages."""
+    seen: set[int] = set()
+    empty = 0
+    for number in count(1):
+        features = [feature for feature in _features(document, search) if isinstance(feature, dict)]
+        ids = tuple((str(feature.get("collection")), str(feature.get("id"))) for feature in features)
+        empty = 0 if ids else empty + 1
+        following = next((link for link in _links(document) if link["rel"] == "next"), None)
+        signatures = {hash(ids)} if ids else set()
+        if following is not None:
+            signatures.add(hash(json.dumps(following, sort_keys=True)))
+        if seen & signatures:
+            raise CatalogError(
+                f"the search of {redact(search)} runs in a circle: page {number} is or links to an earlier page; "
+                "tell its operator, or search a smaller area"
+            )
+        if empty > _EMPTY_PAGES:
+            raise CatalogError(
+                f"the search of {redact(search)} does not end: {empty} pages in a row are empty, and each "
+                "links to another; tell its operator, or search a smaller area"
+            )
+        seen |= signatures
+        yield document
+        if following is None:
+            return
+        try:
+            page = next_page(page, str(following.get("href", "")), search=search)
+            link = pystac.Link.from_dict({**following, "href": page})
+            document = reader.read_json(link, parameters=parameters or {})
+        except (APIError, OSError, ValueError, KeyError, RecursionError) as error:
+            raise _no_page(number + 1, search, error) from cause(error)
 
-    Raises
-    ------
-    CatalogError
-    """
-    try:
-        # Links are dealt with before pystac sees them: it would follow a root link, over the network too.
-        links = {link["rel"]: link["href"] for link in reversed(document["links"])}
-        document["links"] = [link for link in document["links"] if link["rel"] not in _STRUCTURE]
-        # Bringing an item up to date copies it deeply, which takes longer than all the rest of a search.
-        current = document["stac_version"] == _STAC and set(document.get("stac_extensions", ())) <= _CURRENT
-        item = pystac.Item.from_dict(document, preserve_dict=False, migrate=not current)
-    except (KeyError, ValueError, TypeError, AttributeError, pystac.STACError) as error:
-        name = document.get("id", "without id") if isinstance(document, dict) else "of no JSON object"
-        raise CatalogError(
-            f"item {name} in {address} is not valid STAC: {error!r}; build the catalogue again"
-        ) from error
-    own = links.get("self", address)
-    base = own if is_url(own) and is_url(address) else address
-    for asset in item.assets.values():
-        asset.href = _resolve(base, asset.href)
-    if item.collection_id:
-        # STAC allows the field `collection` only beside such a link.
-        collection = _resolve(base, links.get("collection", f"./{item.collection_id}.json"))
-        item.add_link(pystac.Link("collection", collection, media_type=pystac.MediaType.JSON))
-    return item
 
-
-def _resolve(base: str, href: str) -> str:
-    """Absolute form of an address found in a document at ``base``."""
-    if not href:
-        raise CatalogError(f"{base} holds a link or asset without address; build the catalogue again")
-    if is_url(base):
-        return urljoin(base, href)
-    if "://" in href or href.startswith("/vsi"):
-        return href.removeprefix("file://")
-    return os.path.normpath(os.path.join(os.path.dirname(base), href))
+def _no_page(number: int, search: str, error: BaseException) -> CatalogError:
+    return CatalogError(
+        f"page {number} of the search of {redact(search)} cannot be had after several tries: {redact(error)}; "
+        "try again later, or search a smaller area"
+    )

@@ -13,8 +13,8 @@ from typing import Any
 import pystac
 import rustac
 
+from darts_xr.catalog.addresses import is_url
 from darts_xr.catalog.names import safe_name
-from darts_xr.catalog.rasters import is_url
 from darts_xr.errors import CatalogError
 
 _GEOJSON = "application/geo+json"
@@ -32,7 +32,8 @@ def write_catalog(
 
     ``catalog.json`` links to one ``collections/<id>.json`` for each collection, which links to
     ``items/<id>.json``. Each file appears whole or not at all, the catalogue last. Assets below the
-    catalogue's folder get relative addresses, others absolute ones.
+    catalogue's folder get relative addresses, others absolute ones. Items are written as they come and only
+    their ids are kept, so that an iterator may give more of them than memory holds.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def write_catalog(
     Raises
     ------
     CatalogError
-        Two items have the same id.
+        Two items have the same id; those before it are on disk then, but no catalogue that names them.
 
     Examples
     --------
@@ -67,25 +68,26 @@ def write_catalog(
     if target.suffix != ".json":
         target = target / "catalog.json"
     root = target.parent
-    ordered = _distinct(items)
-    members: dict[str | None, list[pystac.Item]] = defaultdict(list)
-    for item in ordered:
-        members[item.collection_id].append(item)
+    members: dict[str | None, _Members] = defaultdict(_Members)
+    written: set[str] = set()
+    for item in items:
+        if item.id in written:
+            raise CatalogError(f"two items have the id {item.id}; keep one, or write two catalogues")
+        written.add(item.id)
+        members[item.collection_id].add(item)
+        place = _place(item.id, layout)
+        up = "/".join([".."] * place.count("/")) or "."
+        parent = target.name if item.collection_id is None else _collection_place(item.collection_id)
+        _write_json(root / place, _document(item, root, f"{up}/{target.name}", f"{up}/{parent}", up))
 
     links = [_link("root", f"./{target.name}", title=title)]
     for collection_id, own in sorted(members.items(), key=lambda pair: pair[0] or ""):
-        parent = target.name
         if collection_id is not None:
-            name = f"collections/{safe_name(collection_id)}.json"
-            parent = name
+            name = _collection_place(collection_id)
             _write_json(root / name, _collection(collection_id, own, target.name, layout))
             links.append(_link("child", f"./{name}", title=collection_id))
         else:
-            links.extend(_link("item", f"./{_place(item, layout)}", kind=_GEOJSON) for item in own)
-        for item in own:
-            place = _place(item, layout)
-            up = "/".join([".."] * place.count("/")) or "."
-            _write_json(root / place, _document(item, root, f"{up}/{target.name}", f"{up}/{parent}", up))
+            links.extend(_item_links(own, ".", layout))
     catalog = {
         "type": "Catalog",
         "id": safe_name(title),
@@ -156,6 +158,43 @@ def write_stac_geoparquet(items: Iterable[pystac.Item], path: str | os.PathLike[
     return target
 
 
+class _Members:
+    """What a collection says of its items, gathered while they pass."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.platforms: set[str] = set()
+        self._moments: list[str] = []  # the first and the last
+        self._box: list[float] | None = None
+        self._crosses_180 = False
+
+    def add(self, item: pystac.Item) -> None:
+        self.ids.append(item.id)
+        if item.properties.get("platform"):
+            self.platforms.add(item.properties["platform"])
+        moments = sorted([*self._moments, *_moments(item)])
+        self._moments = moments[:1] + moments[-1:]
+        if item.bbox:
+            half = len(item.bbox) // 2  # heights come third and sixth, where they are stated
+            west, south, east, north = *item.bbox[:2], *item.bbox[half : half + 2]
+            self._crosses_180 |= west > east
+            known = self._box or [west, south, east, north]
+            self._box = [*map(min, known, (west, south)), *map(max, known[2:], (east, north))]
+
+    @property
+    def box(self) -> list[float]:
+        """Box around all items; the full circle of longitudes where one of them crosses 180°."""
+        if self._box is None:
+            return [-180.0, -90.0, 180.0, 90.0]
+        west, south, east, north = self._box
+        return [-180.0, south, 180.0, north] if self._crosses_180 else [west, south, east, north]
+
+    @property
+    def interval(self) -> list[str | None]:
+        """First and last moment."""
+        return [self._moments[0], self._moments[-1]] if self._moments else [None, None]
+
+
 def _distinct(items: Iterable[pystac.Item]) -> list[pystac.Item]:
     ordered = sorted(items, key=lambda item: item.id)
     for first, second in pairwise(ordered):
@@ -164,8 +203,16 @@ def _distinct(items: Iterable[pystac.Item]) -> list[pystac.Item]:
     return ordered
 
 
-def _place(item: pystac.Item, layout: str) -> str:
-    return layout.format(id=safe_name(item.id))
+def _place(item_id: str, layout: str) -> str:
+    return layout.format(id=safe_name(item_id))
+
+
+def _collection_place(collection_id: str) -> str:
+    return f"collections/{safe_name(collection_id)}.json"
+
+
+def _item_links(members: _Members, up: str, layout: str) -> list[dict[str, str]]:
+    return [_link("item", f"{up}/{_place(own, layout)}", kind=_GEOJSON) for own in sorted(members.ids)]
 
 
 def _document(item: pystac.Item, root: Path, catalog: str, parent: str, up: str) -> dict[str, Any]:
@@ -187,24 +234,23 @@ def _relative(document: dict[str, Any], root: Path, up: str) -> dict[str, Any]:
     return document
 
 
-def _collection(collection_id: str, items: list[pystac.Item], catalog: str, layout: str) -> dict[str, Any]:
-    moments = [moment for item in items for moment in _moments(item)]
-    platforms = sorted({item.properties["platform"] for item in items if item.properties.get("platform")})
+def _collection(collection_id: str, members: _Members, catalog: str, layout: str) -> dict[str, Any]:
+    platforms = sorted(members.platforms)
     return {
         "type": "Collection",
         "id": collection_id,
         "stac_version": pystac.get_stac_version(),
-        "description": f"{len(items)} item(s) of {collection_id}",
+        "description": f"{len(members.ids)} item(s) of {collection_id}",
         "license": "other",
         "extent": {
-            "spatial": {"bbox": [_union_bbox(items)]},
-            "temporal": {"interval": [[min(moments), max(moments)] if moments else [None, None]]},
+            "spatial": {"bbox": [members.box]},
+            "temporal": {"interval": [members.interval]},
         },
         **({"summaries": {"platform": platforms}} if platforms else {}),
         "links": [
             _link("root", f"../{catalog}"),
             _link("parent", f"../{catalog}"),
-            *(_link("item", f"../{_place(item, layout)}", kind=_GEOJSON) for item in items),
+            *_item_links(members, "..", layout),
         ],
     }
 
@@ -214,23 +260,12 @@ def _moments(item: pystac.Item) -> list[str]:
     return [pystac.utils.datetime_to_str(moment) for moment in stated if moment is not None]
 
 
-def _union_bbox(items: list[pystac.Item]) -> list[float]:
-    """Box around all items; the full circle of longitudes where one of them crosses 180°."""
-    boxes = [item.bbox for item in items if item.bbox]
-    if not boxes:
-        return [-180.0, -90.0, 180.0, 90.0]
-    south, north = min(box[1] for box in boxes), max(box[3] for box in boxes)
-    if any(box[0] > box[2] for box in boxes):
-        return [-180.0, south, 180.0, north]
-    return [min(box[0] for box in boxes), south, max(box[2] for box in boxes), north]
-
-
 def _link(rel: str, href: str, *, kind: str = "application/json", title: str | None = None) -> dict[str, str]:
     return {"rel": rel, "href": href, "type": kind, **({"title": title} if title else {})}
 
 
 def _write_json(target: Path, document: dict[str, Any]) -> None:
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(document, indent=1) + "\n"
     _atomically(target, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 

@@ -13,9 +13,11 @@ import pystac
 import shapely
 from odc.geo.geobox import GeoBox
 
+from darts_xr.catalog.bands import PROJECTION_EXTENSION
 from darts_xr.cube.warp import geographic_bounds
 from darts_xr.errors import CRSError
 
+COLLECTION = "arcticdem"
 INDEX_CRS = "EPSG:3413"
 # Heights of a tile lie beside its STAC document; version 3 has "registered" heights.
 _SUFFIX = {"3.0": "_reg_dem.tif"}
@@ -74,9 +76,12 @@ def _item(tile: pd.Series, root: str | Path | None) -> pystac.Item:
         geometry=shapely.geometry.mapping(geometry),
         bbox=list(geographic_bounds(grid)),
         datetime=pd.Timestamp(tile["creationdate"]).to_pydatetime(),
-        collection="arcticdem",
+        collection=COLLECTION,
+        stac_extensions=[PROJECTION_EXTENSION],
         properties={"proj:code": INDEX_CRS, "gsd": float(tile["gsd"])},
     )
+    # STAC allows the field `collection` only beside a link to it; write_catalog puts the file there.
+    item.add_link(pystac.Link("collection", f"./{COLLECTION}.json", media_type=pystac.MediaType.JSON))
     bands = [{"name": "dem", "data_type": "float32", "nodata": -9999, "unit": "m"}]
     item.add_asset("dem", pystac.Asset(href, media_type=pystac.MediaType.COG, extra_fields={"bands": bands}))
     return item

@@ -41,20 +41,36 @@ def test_an_impossible_date_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "item_id", ["20190618_201847_1035", "4975180_2361421_2021-08-01_2414", "ESA_WorldCover_10m.v200"]
+    "item_id", ["20190618_201847_1035", "4975180_2361421_2021-08-01_2414", "esa_worldcover_10m.v200"]
 )
 def test_ordinary_ids_are_their_own_file_names(item_id: str) -> None:
     assert safe_name(item_id) == item_id
 
 
 @pytest.mark.parametrize(
-    "item_id", ["../../etc/passwd", "/etc/passwd", "a\nb", ".", "..", "a b", "é", "x" * 500, "C:\\a"]
+    "item_id",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a\nb",
+        "a\0b",
+        ".",
+        "..",
+        "a b",
+        "é",
+        "\ud800",
+        "x" * 500,
+        "C:\\a",
+        "a.",
+    ],
 )
 def test_no_id_leaves_its_folder(item_id: str) -> None:
     name = safe_name(item_id)
     assert not set(name) & set("/\\\n\0 :")
     assert not name.startswith(".")
-    assert len(name) <= 120
+    assert not name.endswith(".")
+    assert len(name.encode()) <= 120
+    assert safe_name(item_id) == name
 
 
 def test_an_empty_id_is_refused() -> None:
@@ -66,3 +82,21 @@ def test_an_empty_id_is_refused() -> None:
 def test_distinct_ids_give_distinct_names(ids: list[str]) -> None:
     assert len({safe_name(item_id) for item_id in ids} | {safe_name(safe_name(i)) for i in ids}) >= len(ids)
     assert len({safe_name(item_id) for item_id in ids}) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(
+            ("scene", "Scene"),
+            ("SCENE", "Scene"),
+            ("a/b", "a\\b"),
+            ("a b", "a-b"),
+            ("a", "a."),
+            ("../a", "a"),
+        ),
+        *(("x" * 300, "x" * 299), ("é", "e\u0301"), ("a\0", "a\n"), ("\ud800", "\ud801")),
+    ],
+)
+def test_like_ids_differ_also_where_capitals_do_not_count(first: str, second: str) -> None:
+    assert safe_name(first).casefold() != safe_name(second).casefold()

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
 
 from darts_xr.catalog import image_asset, mask_asset, planet_items
 from darts_xr.errors import (
@@ -37,6 +38,7 @@ from tests.catalog.deliveries import (
     write_scene,
     write_tif,
 )
+from tests.catalog.memory import run_measured
 from tests.helpers import real_data
 
 TILE = "4975180_2361421_2021-08-01_2414"
@@ -415,6 +417,37 @@ def test_one_scene_clipped_twice_is_refused(tmp_path: Path) -> None:
     write_tif(tmp_path / "south" / f"{SCENE}_3B_AnalyticMS_SR_clip.tif", image_pixels(shape=(20, 20)))
     with pytest.raises(CatalogError, match=f"{SCENE} was delivered twice"):
         planet_items(tmp_path)
+
+
+def test_a_large_scene_takes_little_memory(tmp_path: Path) -> None:
+    shape = (8000, 8000)
+    profile = {"compress": "deflate", "tiled": True}
+    for name, count, value in (("AnalyticMS_SR", 4, "uint16"), ("udm2", 8, "uint8")):
+        with rasterio.open(
+            tmp_path / f"{SCENE}_3B_{name}.tif",
+            "w",
+            driver="GTiff",
+            count=count,
+            height=shape[0],
+            width=shape[1],
+            dtype=value,
+            crs="EPSG:32603",
+            transform=GRID,
+            **profile,
+        ) as target:
+            for row in range(0, shape[0], 1600):
+                strip = np.zeros((count, 1600, shape[1]), value)
+                strip[0] = 1
+                target.write(strip, window=Window(0, row, shape[1], 1600))
+    code = (
+        "import sys; from darts_xr.catalog import planet_items\n"
+        "from rasterio.env import get_gdal_config\n"
+        "cache = get_gdal_config('GDAL_CACHEMAX'); (item,) = planet_items(sys.argv[1])\n"
+        "print(item.properties['darts:valid_fraction'], get_gdal_config('GDAL_CACHEMAX') == cache, peak())\n"
+    )
+    valid, unchanged, peak = run_measured(code, tmp_path)
+    assert (valid, unchanged) == ("1.0", "True")
+    assert float(peak) < 500  # MB; the two files decoded are 1000
 
 
 @pytest.mark.realdata

@@ -128,12 +128,40 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_hostile_ids_stay_in_their_folder(tmp_path: Path) -> None:
-    ids = ["../../escape", "/absolute", "a/b", "a\nb", "x" * 300]
+    ids = [
+        "../../escape",
+        "/absolute",
+        "a/b",
+        "a\nb",
+        "a\0b",
+        "x" * 300,
+        "a b",
+        "a-b",
+        "scene",
+        "Scene",
+        "\ud800",
+    ]
     write_catalog([plain_item(item_id) for item_id in ids], tmp_path / "out", **NAMES)
     assert sorted(item.id for item in load_items(tmp_path / "out")) == sorted(ids)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 6
+    assert len({path.name.casefold() for path in files}) == len(files) == len(ids) + 1
     assert {path.parent for path in files} == {tmp_path / "out", tmp_path / "out" / "items"}
+
+
+def test_an_empty_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="empty id"):
+        write_catalog([plain_item("")], tmp_path, **NAMES)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_boxes_with_heights_are_joined(tmp_path: Path) -> None:
+    items = [plain_item("a", lon=10), plain_item("b", lon=20)]
+    for item in items:
+        item.collection_id = "c"
+    items[1].bbox = [20.0, 60.0, -5.0, 21.0, 61.0, 900.0]
+    write_catalog(items, tmp_path, **NAMES)
+    extent = json.loads((tmp_path / "collections" / "c.json").read_text())["extent"]
+    assert extent["spatial"]["bbox"] == [[10.0, 60.0, 21.0, 66.5]]
 
 
 def test_two_items_of_one_id_are_refused(tmp_path: Path) -> None:

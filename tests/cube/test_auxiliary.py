@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pystac
 import pytest
@@ -12,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from darts_xr.catalog import load_items, write_catalog
 from darts_xr.cube.arcticdem import arcticdem_items
 from darts_xr.cube.auxiliary import AUXILIARY_BANDS, TERRAIN, TRENDS, auxiliary_layers, neutral_layers
 from darts_xr.cube.landcover import landcover_for
@@ -19,6 +21,7 @@ from darts_xr.cube.mosaic import RasterSource
 from darts_xr.cube.terrain import relative_elevation, slope
 from darts_xr.cube.warp import boxes_meet, geographic_bounds, warp_onto
 from darts_xr.errors import CRSError, LandCoverError, MissingBandsError, MissingFileError
+from tests.catalog.deliveries import validate
 from tests.cube.rasters import centres, item, scene_at, seen_from, source_grid, write
 from tests.helpers import raise_if_dask_computes, real_data
 
@@ -289,7 +292,27 @@ def test_tiles_of_a_mirror_work_end_to_end_across_the_antimeridian(tmp_path: Pat
     assert np.isfinite(layers["relative_elevation"]).all()
 
 
+def test_items_of_the_index_are_valid_and_survive_a_catalogue(scene: GeoBox, tmp_path: Path) -> None:
+    index = gpd.GeoDataFrame(
+        {
+            "dem_id": ["31_15_1_1_10m_v4.1"],
+            "supertile": ["31_15"],
+            "release_ver": ["4.1"],
+            "gsd": [10.0],
+            "creationdate": ["2022-09-01"],
+            "s3url": ["https://stac.example/browser/#/external/server.example/31_15/31_15_1_1_10m_v4.1.json"],
+        },
+        geometry=[scene.footprint("EPSG:3413", buffer=1000).geom.envelope],
+        crs="EPSG:3413",
+    )
+    (tile,) = arcticdem_items(index, scene)
+    validate(tile)
+    assert tile.assets["dem"].href == "https://server.example/31_15/31_15_1_1_10m_v4.1_dem.tif"
+    (loaded,) = load_items(write_catalog([tile], tmp_path, title="DEM", description="Tiles."))
+    validate(loaded)
+    assert loaded.get_single_link("collection").href == str(tmp_path / "collections" / "arcticdem.json")
+
+
 def test_an_index_in_another_reference_system_is_refused(scene: GeoBox) -> None:
-    gpd = pytest.importorskip("geopandas")
     with pytest.raises(CRSError, match="EPSG:3413"):
         arcticdem_items(gpd.GeoDataFrame(geometry=[], crs="EPSG:4326"), scene)
