@@ -37,8 +37,8 @@ class DamagedFileError(SceneError):
     """An asset's file is truncated or corrupt."""
 
 
-class RemoteReadError(SceneError):
-    """A server failed or went silent, after several attempts; the same read may work later."""
+class RemoteReadError(DamagedFileError):
+    """A file on a server came damaged or not at all, after several attempts; the same read may work later."""
 
 
 class GridMismatchError(SceneError):

@@ -17,6 +17,7 @@ import click
 import yaml
 
 from darts_xr import __version__
+from darts_xr.catalog import redact
 from darts_xr.errors import DartsError
 from pipelines.console import notes, screen, show_scenes, show_table, steps
 
@@ -49,7 +50,7 @@ def _verb(function: Callable[..., Any]) -> Callable[..., Any]:
             function(*args, **kwargs)
         except DartsError as error:
             notes.print(f"[red]{type(error).__name__}[/]: ", end="")
-            notes.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            notes.print(redact(error), markup=False, highlight=False, soft_wrap=True)
             sys.exit(1)
 
     run = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary instead.")(

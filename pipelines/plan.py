@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -194,6 +195,11 @@ class Planner:
     ) -> None:
         # A pystac item takes ten times the memory of its JSON, and a run may have tens of thousands.
         self._items = [(item.id, *_packed(item), *_weight(item)) for item in items]
+        if twice := sorted(i for i, n in Counter(self.ids).items() if n > 1):
+            raise PipelineError(
+                f"{len(twice)} id(s) stand for several scenes: {', '.join(twice[:3])}. Remove all but one of each from "
+                "the catalogue, or give --only the others."
+            )
         self._folder, self._records, self._retry = folder, records, retry_failed
         self.job = Job(ensemble, rules, str(folder), members)
         self._neutral = not isinstance(sources.auxiliary, list)

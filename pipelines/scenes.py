@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import shapely
 import xarray as xr
 
 import darts_xr as dx
+from darts_xr.catalog import redact
 from darts_xr.cube import landcover_for
 from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
@@ -94,8 +96,11 @@ class Job:
                 raise
             except (DartsError, OSError, ValueError, RuntimeError, MemoryError) as error:
                 if not isinstance(error, DartsError):
-                    log.exception("%s failed for a reason that darts_xr does not know", task.id)
-                found = {"state": "failed", "reason": f"{type(error).__name__}: {error}"}
+                    where = "".join(traceback.format_exception(error))
+                    log.error(
+                        "%s failed for a reason that darts_xr does not know: %s", task.id, redact(where)
+                    )
+                found = {"state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
                 if isinstance(error, RemoteReadError | TimeoutError | ConnectionError):
                     found["transient"] = True
         return {

@@ -11,10 +11,17 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.env import get_gdal_config, set_gdal_config
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import RasterioError
 
 from darts_xr.catalog.addresses import cause, file_name, is_url, redact
-from darts_xr.errors import CRSError, DamagedFileError, GridMismatchError, MissingFileError, SceneError
+from darts_xr.errors import (
+    CRSError,
+    DamagedFileError,
+    GridMismatchError,
+    MissingFileError,
+    RemoteReadError,
+    SceneError,
+)
 
 # How GDAL reads over HTTP: a failing server is asked again, and no folder is listed.
 HTTP_OPTIONS = {
@@ -23,6 +30,7 @@ HTTP_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
+_ABSENT = ("404", "403", "does not exist", "No such file", "NoSuchKey", "AccessDenied")
 _BLOCK_CACHE = 64_000_000  # bytes: a row of blocks of a scene in each of two files
 
 
@@ -49,20 +57,29 @@ class RasterHeader:
 @contextmanager
 def naming_read_errors(href: str) -> Iterator[None]:
     """Turn what GDAL raises while a file is opened or read into an error that names the file."""
-    name = redact(href)
     try:
         yield
-    except RasterioIOError as error:
-        missing = "404" in str(error) if is_url(href) else not Path(href).exists()
-        if missing:
-            raise MissingFileError(
-                f"{name} does not exist; put it back or build the catalogue again"
-            ) from cause(error)
-        raise DamagedFileError(
-            f"{name} cannot be read, it is cut short or damaged: {redact(error)}; download it again"
-        ) from cause(error)
     except RasterioError as error:
-        raise DamagedFileError(f"{name} cannot be read: {redact(error)}; download it again") from cause(error)
+        raise read_error(error, href) from cause(error)
+
+
+def read_error(error: RasterioError, href: str, part: str = "") -> SceneError:
+    """Tell what GDAL's failure to read a file, or ``part`` of it, means: missing, damaged, or a server's fault."""
+    name = f"{redact(href)}{part}"
+    if "://" in href or href.startswith("/vsi"):
+        if any(hint in str(error) for hint in _ABSENT):
+            return MissingFileError(
+                f"{name} does not exist, or may not be read; correct the catalogue or log in"
+            )
+        return RemoteReadError(
+            f"{name} cannot be read: its server failed {HTTP_OPTIONS['GDAL_HTTP_MAX_RETRY']} times, the connection "
+            f"dropped, or the file is damaged there ({redact(error)}); try again later or download it"
+        )
+    if not Path(href).exists():
+        return MissingFileError(f"{name} does not exist; put it back or build the catalogue again")
+    return DamagedFileError(
+        f"{name} cannot be read, it is cut short or damaged: {redact(error)}; download it again"
+    )
 
 
 @contextmanager

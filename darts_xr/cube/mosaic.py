@@ -11,10 +11,12 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
-from rasterio.errors import RasterioIOError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from darts_xr.errors import CRSError, DamagedFileError, MissingFileError
+from darts_xr.catalog.addresses import cause, redact
+from darts_xr.catalog.rasters import read_error
+from darts_xr.errors import CRSError, DamagedFileError, SceneError
 
 Bounds = tuple[float, float, float, float]
 
@@ -58,38 +60,34 @@ def open_raster(source: RasterSource) -> rasterio.DatasetReader:
     """
     try:
         dataset = rasterio.open(source.href)
-    except RasterioIOError as error:
-        text = str(error)
-        if any(hint in text for hint in ("No such file", "does not exist", "404", "403")):
-            raise MissingFileError(
-                f"{source.name}: {source.href} is not there; download it again or correct the item ({text})"
-            ) from error
-        raise DamagedFileError(
-            f"{source.name}: {source.href} cannot be opened as a raster; download it again ({text})"
-        ) from error
+    except RasterioError as error:
+        raise _named(error, source) from cause(error)
     if dataset.crs is None and source.crs is None:
         dataset.close()
         raise CRSError(
-            f"{source.name}: {source.href} has no coordinate reference system; "
+            f"{source.name}: {redact(source.href)} has no coordinate reference system; "
             "write it into the file (gdal_edit.py -a_srs) or into the item (proj:code)"
         )
     if max(source.bands) > dataset.count:
         count = dataset.count
         dataset.close()
         raise DamagedFileError(
-            f"{source.name}: {source.href} has {count} bands, band {max(source.bands)} is needed"
+            f"{source.name}: {redact(source.href)} has {count} bands, band {max(source.bands)} is needed"
         )
     return dataset
+
+
+def _named(error: RasterioError, source: RasterSource, part: str = "") -> SceneError:
+    told = read_error(error, source.href, part)
+    return type(told)(f"{source.name}: {told}")
 
 
 def _read(dataset: rasterio.DatasetReader, source: RasterSource, window: Window) -> NDArray[np.float32]:
     """One window as float32 with NaN where the file says that it has no data."""
     try:
         values = dataset.read(list(source.bands), window=window)
-    except RasterioIOError as error:
-        raise DamagedFileError(
-            f"{source.name}: {source.href} is damaged or was cut off in {window}; download it again ({error})"
-        ) from error
+    except RasterioError as error:
+        raise _named(error, source, f", {window}") from cause(error)
     nodata = dataset.nodata if dataset.nodata is not None else source.nodata
     out: NDArray[np.float32] = values.astype(np.float32, copy=False)
     if nodata is not None and not math.isnan(nodata):

@@ -222,7 +222,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         tmp_path / "cut.tif", rng.normal(size=(600, 700)).astype("float32"), scene.zoom_to((600, 700))
     )
     whole.write_bytes(whole.read_bytes()[:600_000])
-    with pytest.raises(DamagedFileError, match=r"tile 11: .*cut off"):
+    with pytest.raises(DamagedFileError, match=r"tile 11: .*cut short"):
         warp_onto(RasterSource(str(whole), "tile 11"), scene).compute()
 
 
