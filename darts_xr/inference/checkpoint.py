@@ -80,8 +80,13 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            When the network cannot be built or the weights do not fit it.
+            When the network cannot be built, the weights do not fit it, or the file is gone or another one by now.
         """
+        if Path(self.path).is_file() and file_digest(Path(self.path)) != self.sha256:
+            raise CheckpointError(
+                f"{self.path} is not the file that the ensemble was made of (SHA-256 {self.sha256[:12]}…): it was "
+                "replaced, or this worker sees another one. Put it back, or load the ensemble again."
+            )
         try:
             network = self.architecture.build()
         except CheckpointError as error:

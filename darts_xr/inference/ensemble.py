@@ -15,7 +15,12 @@ from torch import nn
 from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
-from darts_xr.inference.network import fold_batch_norm, preferred_device, use_batch_statistics
+from darts_xr.inference.network import (
+    fold_batch_norm,
+    keep_encoder_exact,
+    preferred_device,
+    use_batch_statistics,
+)
 
 BatchNorm = Literal["eval", "per-tile"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -38,7 +43,8 @@ class Ensemble:
         ``"eval"``: batch normalisation with the statistics of the training. ``"per-tile"``: with each tile's own, as
         the published DARTS v1.2 probabilities were made.
     precision : {"auto", "float32", "bfloat16", "float16"}
-        Type in which convolutions run. ``"auto"``: bfloat16 or float16 on GPUs that have it, float32 on a CPU.
+        Type in which convolutions run. ``"auto"``: float16 on GPUs that have it, float32 on a CPU. With ``"bfloat16"``
+        the encoder runs in float32, since outlines would move otherwise.
     compiled : bool
         Whether networks go through ``torch.compile``.
     """
@@ -114,8 +120,8 @@ def load_ensemble(
     batch_norm : {"eval", "per-tile"}, optional
         See :class:`Ensemble`.
     precision : {"auto", "float32", "bfloat16", "float16"}, optional
-        See :class:`Ensemble`. On a CPU with bfloat16 instructions ``"bfloat16"`` is about twice as fast as the default
-        float32, and no longer exact to the last digits.
+        See :class:`Ensemble`. On a CPU with bfloat16 instructions ``"bfloat16"`` is faster than the default float32,
+        and no longer exact to the last digits.
     compiled : bool, optional
         Send the networks through ``torch.compile``. Every shape of tile is compiled anew, which takes a minute or more,
         so it pays in long runs over whole scenes only.
@@ -191,6 +197,7 @@ def network_of(
             else:
                 side = 4 * member.architecture.stride
                 network = fold_batch_norm(network, member.architecture.in_channels, side)
+            keep_encoder_exact(network)
             network = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
             _networks[key] = torch.compile(network) if compiled else network  # type: ignore[assignment]
         return _networks[key], where

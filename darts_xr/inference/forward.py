@@ -200,10 +200,12 @@ def _probability(
 
 
 def _once(network: nn.Module, tiles: torch.Tensor, flip: tuple[int, ...], ensemble: Ensemble) -> torch.Tensor:
+    pixels = torch.flip(tiles, flip).contiguous(memory_format=torch.channels_last) if flip else tiles
     with _precision(ensemble, tiles.device):
-        logits = network(
-            torch.flip(tiles, flip).contiguous(memory_format=torch.channels_last) if flip else tiles
-        )
+        logits = network(pixels)
+    if compute_dtype(ensemble.precision, tiles.device) is torch.float16 and not logits.isfinite().all():
+        log.warning("numbers too large for float16 in a batch of tiles: it is repeated in float32")
+        logits = network(pixels)
     return torch.flip(torch.sigmoid(logits[:, 0].float()), flip)
 
 
@@ -235,10 +237,8 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     if device.type != "cuda":
         return torch.float32
-    generation = torch.cuda.get_device_capability(device)
-    if generation >= (8, 0):
-        return torch.bfloat16
-    return torch.float16 if generation >= (7, 0) else torch.float32
+    # Not bfloat16: with its three digits objects change their outlines, with float16's they stay.
+    return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else torch.float32
 
 
 def _slot(device: torch.device) -> threading.BoundedSemaphore:

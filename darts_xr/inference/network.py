@@ -171,6 +171,26 @@ def fold_batch_norm(network: nn.Module, channels: int, side: int) -> nn.Module:
     return folded
 
 
+def keep_encoder_exact(network: nn.Module) -> None:
+    """Let the encoder run in float32 where the rest runs in bfloat16.
+
+    bfloat16 has three significant digits: too few for the input and what is first made of it, enough for the decoder.
+    With a bfloat16 encoder the outlines of objects moved by up to 4 % of their area; half precision with more digits
+    (float16) needs no such care.
+    """
+    encoder: nn.Module = network.encoder  # type: ignore[assignment]
+    inside = encoder.forward
+
+    def forward(pixels: torch.Tensor) -> Any:
+        kind = pixels.device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16:
+            with torch.autocast(kind, enabled=False):
+                return inside(pixels.float())
+        return inside(pixels)
+
+    encoder.forward = forward  # type: ignore[method-assign]
+
+
 def _fold(convolution: nn.Conv2d, norm: Any) -> None:
     convolution.weight, bias = fuse_conv_bn_weights(
         convolution.weight,

@@ -13,15 +13,22 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 from torch import nn
 
-from darts_xr.errors import MissingBandsError, PredictionError, TilingError
-from darts_xr.inference import Ensemble, network_input, predict
+from darts_xr.catalog import load_items
+from darts_xr.cube import open_scene
+from darts_xr.errors import CheckpointError, MissingBandsError, PredictionError, TilingError
+from darts_xr.inference import Ensemble, load_ensemble, network_input, predict
 from darts_xr.inference.ensemble import network_of
+from darts_xr.objects import label_objects, vectorize
+from darts_xr.sample import SampleWorld
 from tests.helpers import raise_if_dask_computes
-from tests.inference.worlds import scene_of, small_ensemble
+from tests.inference.worlds import scene_of, small_checkpoint, small_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,13 @@ def _sizes(length: int, chunk: int) -> tuple[int, ...]:
     return (chunk,) * whole + ((rest,) if rest else ())
 
 
+def _outlines(prob: xr.DataArray) -> list[bytes]:
+    """Polygons of all objects of a probability that lies somewhere."""
+    grid = GeoBox(prob.shape, Affine(3, 0, 5e5, 0, -3, 7.9e6), "EPSG:32610")
+    placed = prob.assign_coords(xr_coords(grid, dims=("y", "x")))
+    return vectorize(label_objects(placed, border=0, min_pixels=1), placed).geometry.to_wkb().tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(scenes())
 def test_probabilities_do_not_depend_on_the_chunks(
@@ -87,10 +101,12 @@ def test_probabilities_do_not_depend_on_the_chunks(
     valid, first, second = case
     whole = predict(scene_of(valid), ensemble).compute()
     np.testing.assert_array_equal(whole.isnull(), ~valid)
+    objects = _outlines(whole)
     for chunks in (first, second):
         prob = predict(scene_of(valid, chunks=chunks), ensemble)
         assert prob.chunks == chunks
         np.testing.assert_allclose(prob.compute(), whole, atol=1e-5)
+        assert _outlines(prob) == objects
 
 
 def test_one_tile_is_what_the_networks_themselves_say(ensemble: Ensemble) -> None:
@@ -212,6 +228,54 @@ def test_statistics_per_tile_are_those_of_the_legacy_workflow(folder: Path) -> N
         expected = torch.sigmoid(member.load_network().train()(inputs))[0, 0].numpy()
     np.testing.assert_allclose(prob["member_probability"][0, 64:100], expected[:36], atol=1e-4)
     assert prob.attrs["batch_norm"] == "per-tile"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        pytest.param({"compiled": True}, marks=pytest.mark.slow),  # a minute of compiling
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_objects_of_the_sample_world_are_the_same_in_half_precision_and_compiled(
+    world: SampleWorld, options: dict[str, Any]
+) -> None:
+    exact = load_ensemble("demo", device="cpu")
+    fast = load_ensemble("demo", device="cpu", **options)
+    scene = open_scene(
+        load_items(world.catalog)[0], auxiliary=world.auxiliary, bands=exact.definitions
+    ).load()
+    found = []
+    for ensemble in (exact, fast):
+        prob = predict(scene, ensemble).compute()
+        found.append(vectorize(label_objects(prob), prob).geometry)
+    assert len(found[0]) == len(found[1]) > 0
+    for one, other in zip(*found, strict=True):
+        assert one.intersection(other).area / one.union(other).area >= 0.98
+
+
+def test_numbers_too_large_for_half_precision_are_computed_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Large(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.conv2d(pixels[:, :1], torch.full((1, 1, 1, 1), 1e6)) - 4e5
+
+    scene = scene_of(np.ones((64, 64), bool))
+    ensemble = small_ensemble(folder, precision="float16")
+    with replaced(monkeypatch, Large()):
+        prob = predict(scene, ensemble).compute()
+    assert np.isfinite(prob).all()
+    assert "too large for float16" in caplog.text
+
+
+def test_a_file_that_was_replaced_is_not_loaded(tmp_path: Path) -> None:
+    ensemble = load_ensemble(small_checkpoint(tmp_path / "one.safetensors", seed=5).path, device="cpu")
+    small_checkpoint(tmp_path / "one.safetensors", seed=6)
+    with pytest.raises(CheckpointError, match="was replaced"):
+        predict(scene_of(np.ones((64, 64), bool)), ensemble).compute()
 
 
 def test_half_precision_is_close(folder: Path) -> None:
