@@ -10,11 +10,12 @@ from typing import Any
 from upath import UPath
 
 from pipelines.records import Run, open_run
+from pipelines.scenes import STAGES
 
 _STYLE = (
     "body{font-family:sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
     "td,th{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:right}td:first-child,th:first-child"
-    "{text-align:left}img{width:100%;max-width:60em}.failed{color:#a00;text-align:left}"
+    "{text-align:left}img{width:100%;max-width:60em}.failed td{color:#a00;text-align:left}"
 )
 _COUNTS = (
     "n_detected", "n_removed_border", "n_removed_small", "n_removed_water", "n_removed_infrastructure", "n_objects",
@@ -44,7 +45,9 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
         "rules": record["rules"],
         "auxiliary": record["auxiliary"],
         "scenes done / failed": f"{record['counts']['done']} / {record['counts']['failed']}",
-        "seconds": record["seconds"],
+        "state": record["state"],
+        "seconds": record.get("seconds", "it did not end by itself"),
+        "seconds by stage, all scenes": _stages(run),
         **{f"scores, {level}": scores for level, scores in record.get("scores", {}).items()},
     }
     page = [
@@ -57,17 +60,17 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
                 "scene",
                 "valid pixels",
                 *(name.removeprefix("n_").replace("_", " ") for name in _COUNTS),
-                "seconds",
+                *(f"s, {stage.replace('_', ' ')}" for stage in STAGES),
+                "tries",
+                "warnings",
             ],
-            [_row(scene) for scene in run.scenes if scene["state"] == "done"],
+            [_row(scene) for scene in run.done],
         ),
     ]
     if run.failed:
         page.append("<h2>Failed</h2>")
-        page += [
-            f"<p class=failed><b>{html.escape(s['id'])}</b>: {html.escape(s['reason'])}</p>"
-            for s in run.failed
-        ]
+        rows = [[s["id"], s["tries"], "; ".join([s["reason"], *s["earlier_reasons"]])] for s in run.failed]
+        page.append(_table(["scene", "tries", "reason"], rows, kind="failed"))
     for scene in run.done:
         picture = html.escape(f"{run.home.scene_place(scene['id'])}/quicklook.png")
         page.append(f"<h3>{html.escape(scene['id'])}</h3><img loading=lazy src='{picture}'>")
@@ -77,12 +80,20 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
 
 def _row(scene: dict[str, Any]) -> list[Any]:
     counts = [scene["counts"].get(name, 0) for name in _COUNTS]
-    return [scene["id"], f"{scene['valid_pixels']:,}", *counts, round(sum(scene["seconds"].values()), 1)]
+    seconds = [f"{scene['seconds'].get(stage, 0):.1f}" for stage in STAGES]
+    return [
+        scene["id"], f"{scene['valid_pixels']:,}", *counts, *seconds, scene["tries"], "; ".join(scene["warnings"])
+    ]  # fmt: skip
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> str:
+def _stages(run: Run) -> str:
+    totals = {stage: sum(scene["seconds"].get(stage, 0) for scene in run.done) for stage in STAGES}
+    return ", ".join(f"{stage.replace('_', ' ')} {seconds:.1f}" for stage, seconds in totals.items())
+
+
+def _table(head: list[str], rows: list[list[Any]], *, kind: str = "scenes") -> str:
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return f"<table class={kind}><tr>{top}</tr>{body}</table>"

@@ -42,6 +42,8 @@ from pipelines.settings import Rules, provenance
 
 log = logging.getLogger(__name__)
 
+#: What a scene's seconds are told for.
+STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _drawing = threading.Lock()  # matplotlib draws in one thread at a time
 
@@ -262,7 +264,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     scene = dx.open_scene(
         _item(task.item), auxiliary=sources.auxiliary, bands=ensemble.definitions, mask_rule=rules.mask_rule
     )
-    clock.lap("open")
+    clock.lap(STAGES[0])
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
     # One pass over the pixels: probability, mask and picture come out of the same reads.
@@ -271,7 +273,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         scene["valid"],
         scene[["red", "green", "blue", "valid"]].isel(every),
     )
-    clock.lap("read_and_predict")
+    clock.lap(STAGES[1])
     prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
@@ -281,7 +283,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
     alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
     seen = footprint(valid)
-    clock.lap("objects")
+    clock.lap(STAGES[2])
 
     made_by = provenance(rules, ensemble, prob.attrs)
     home = RunFolder(job.folder)
@@ -299,7 +301,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
             )
         item = result_item(task.id, seen, percent, counts, made_by)
         (part / "item.json").write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
-    clock.lap("write")
+    clock.lap(STAGES[3])
     return {
         "state": "done",
         "date": made_by["datetime"][:10],

@@ -51,14 +51,23 @@ def write_quicklook(
 
     grid = image["valid"].odc.geobox
     frame = tuple(grid.boundingbox[k] for k in (0, 2, 1, 3))
-    figure = Figure(figsize=(13, 6.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    # Places are given, not sought: a layout engine takes longer than all the drawing.
+    figure = Figure(figsize=(13, 6.4))
+    axes = figure.subplots(
+        1,
+        2,
+        sharex=True,
+        sharey=True,
+        gridspec_kw={"left": 0.06, "right": 0.93, "bottom": 0.05, "top": 0.89, "wspace": 0.04},
+    )
     pixels = np.stack([image[name].values for name in ("red", "green", "blue")]).astype(np.float32)
     axes[0].imshow(stretch_rgb(pixels, image["valid"].values), extent=frame, interpolation="nearest")
     shown = axes[1].imshow(
         probability.values, extent=frame, vmin=0, vmax=1, cmap="magma", interpolation="nearest"
     )
-    figure.colorbar(shown, ax=axes[1], shrink=0.8, label="probability of an active thaw slump")
+    figure.colorbar(
+        shown, cax=figure.add_axes((0.94, 0.15, 0.012, 0.64)), label="probability of an active thaw slump"
+    )
     for ax, colour in zip(axes, ("yellow", "cyan"), strict=True):
         if len(outlines):
             outlines.to_crs(str(grid.crs)).boundary.plot(ax=ax, color=colour, linewidth=0.9)
