@@ -58,7 +58,7 @@ def write_quicklook(
         2,
         sharex=True,
         sharey=True,
-        gridspec_kw={"left": 0.06, "right": 0.93, "bottom": 0.05, "top": 0.89, "wspace": 0.04},
+        gridspec_kw={"left": 0.06, "right": 0.93, "bottom": 0.09, "top": 0.9, "wspace": 0.04},
     )
     pixels = np.stack([image[name].values for name in ("red", "green", "blue")]).astype(np.float32)
     axes[0].imshow(stretch_rgb(pixels, image["valid"].values), extent=frame, interpolation="nearest")
