@@ -116,7 +116,12 @@ class ClusterPool:
         """Start a scene; older scenes go first, also when one comes back from a dead worker."""
         number = next(self._numbers)
         return self._client.submit(
-            self._work, task, key=("scene", self._run, task.id, number), priority=-number, pure=False, retries=0
+            self._work,
+            task,
+            key=("scene", self._run, task.id, number),
+            priority=-number,
+            pure=False,
+            retries=0,
         )
 
     def close(self, *, at_once: bool) -> None:

@@ -56,7 +56,11 @@ class Works:
             raise CancelledError(scene.id)
         record: Record = {"id": scene.id, "state": "done", "inputs": scene.inputs}
         if outcome != "done":
-            record |= {"state": "failed", "reason": f"{outcome} {number}", "transient": outcome == "transient"}
+            record |= {
+                "state": "failed",
+                "reason": f"{outcome} {number}",
+                "transient": outcome == "transient",
+            }
         return record
 
 
@@ -201,7 +205,11 @@ def test_a_run_that_gave_up_leaves_scenes_between_two_tries_without_a_verdict():
 
 
 def test_a_full_disk_ends_the_flow_at_once():
-    scenes = [Scene("00"), Scene("01", ("disk full",)), *(Scene(f"{n:02d}", seconds=0.01) for n in range(2, 40))]
+    scenes = [
+        Scene("00"),
+        Scene("01", ("disk full",)),
+        *(Scene(f"{n:02d}", seconds=0.01) for n in range(2, 40)),
+    ]
     records: list[Record] = []
     pool = CountingPool(Works(), (2,))
     with pytest.raises(OutputError, match="no space"):
