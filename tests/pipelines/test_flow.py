@@ -241,8 +241,8 @@ def test_ctrl_c_finishes_the_scenes_in_flight(caplog: pytest.LogCaptureFixture):
     scenes = [Scene(f"{n:02d}", seconds=0.02) for n in range(40)]
     ending, records, pool = _flow(scenes, sizes=(3,), on_record=interrupt)
     assert ending.state == "interrupted"
-    assert list(records) and set(records) == set(pool.started)
-    assert len(records) < 10
+    assert set(records) == set(pool.started)
+    assert 0 < len(records) < 10
     assert "interrupted: " in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
