@@ -10,6 +10,8 @@ help:  ## list the commands
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train]'
+	# For its checker of GeoPackages, which needs nothing of GDAL that it depends on.
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gdal-utils
 	touch .venv/ready
 
 setup: .venv/ready  ## make .venv with everything that demo and test need

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -78,9 +79,12 @@ def aggregate(
     *,
     years: Iterable[int] | None = None,
     name: str = "darts_xr",
+    by_year: bool = False,
     client: Any = None,
 ) -> Products:
     """Write Level 1, Level 2 and coverage of a run to ``RUN/products``.
+
+    After new scenes only what they touch is dissolved anew, and only products that changed are written.
 
     Parameters
     ----------
@@ -90,6 +94,9 @@ def aggregate(
         Calendar years to take; by default all.
     name : str, optional
         Base name of the products.
+    by_year : bool, optional
+        One set of products a calendar year instead of one of all years, so that new scenes leave the files of other
+        years as they are.
     client : distributed.Client, optional
         Made current while the products are built.
 
@@ -110,11 +117,21 @@ def aggregate(
     run = run if isinstance(run, Run) else open_run(run)
     with client.as_current() if client is not None else nullcontext():
         cover, span = _cover(run, years)
-        level1 = read_level1(run, years=span)
-        level2 = _level2(level1, run.folder / "products", name)
-    features = {"level1": level1, "level2": level2}
-    files = _write(run, "features", features, name, span) + _write(run, "coverage", cover, name, span)
-    return Products(level1, level2, cover, files)
+        groups = [[year] for year in span] if by_year else [span]
+        parts = [_products(run, group, name) for group in groups]
+    level2 = pd.concat([part.level2 for part in parts], ignore_index=True)
+    level2["id"] = np.arange(1, len(level2) + 1, dtype=np.int64)
+    files = [file for part in parts for file in part.files]
+    return Products(merge_level1(part.level1 for part in parts), level2, cover, files)
+
+
+def _products(run: Run, years: list[int], name: str) -> Products:
+    """Build and write one set of products."""
+    cover, span = _cover(run, years)
+    level1 = read_level1(run, years=span)
+    level2 = _level2(level1, run.folder / "products", name)
+    files = _write(run, "features", {"level1": level1, "level2": level2}, name, span)
+    return Products(level1, level2, cover, files + _write(run, "coverage", cover, name, span))
 
 
 def _level2(level1: gpd.GeoDataFrame, folder: Path | UPath, name: str) -> gpd.GeoDataFrame:
@@ -172,15 +189,26 @@ def _write(
     run: Run, kind: Kind, frames: dict[str, gpd.GeoDataFrame], name: str, span: list[int]
 ) -> list[Path | UPath]:
     """Write the products of one kind, by level, as GeoParquet and GeoPackage."""
-    names: list[str] = []
+    files: list[Path | UPath] = []
     with run.home.staging("products") as folder:
         for level, frame in frames.items():
-            stem = folder / product_name(name, kind, span, level)  # type: ignore[arg-type]
-            names += [path.name for path in write_vectors(frame, stem, metadata=_made_by(run))]
-    return [run.folder / "products" / file for file in names]
+            stem = product_name(name, kind, span, level)  # type: ignore[arg-type]
+            places = [run.folder / "products" / f"{stem}.{suffix}" for suffix in ("parquet", "gpkg")]
+            made_by = {**_made_by(run, span), "content": _content(frame)}
+            if not all(place.exists() for place in places) or _read_parquet(places[0]).attrs != made_by:
+                write_vectors(frame, folder / stem, metadata=made_by)
+            files += places
+    return files
 
 
-def _made_by(run: Run) -> dict[str, str]:
+def _content(frame: gpd.GeoDataFrame) -> str:
+    """Digest of a frame's rows, whatever their order."""
+    plain = pd.DataFrame(frame.drop(columns="geometry")).assign(wkb=frame.geometry.to_wkb(hex=True))
+    rows = np.sort(pd.util.hash_pandas_object(plain, index=False).to_numpy())
+    return hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+
+
+def _made_by(run: Run, years: list[int]) -> dict[str, str]:
     record = run.record
     made_by = {
         "darts_xr": dx.__version__,
@@ -188,7 +216,7 @@ def _made_by(run: Run) -> dict[str, str]:
         "batch_norm": record["batch_norm"],
         "rules": json.dumps(record["rules"], sort_keys=True),
         "auxiliary": record["auxiliary"],
-        "items": ", ".join(scene["id"] for scene in run.done),
+        "items": ", ".join(scene["id"] for scene in run.done if int(scene["date"][:4]) in years),
     }
     if record["synthetic"]:
         made_by["synthetic"] = "made from synthetic scenes, no real observation"

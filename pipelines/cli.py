@@ -304,14 +304,15 @@ def _show_plan(plan: Any, as_json: bool) -> None:
 @click.argument("run")
 @click.option("--years", default=None, help="Such as 2021-2023.")
 @click.option("--name", default="darts_xr", show_default=True, help="Base name of the products.")
+@click.option("--by-year", is_flag=True, help="One set of products a year instead of one of all years.")
 @_verb
-def aggregate(run: str, years: str | None, name: str, as_json: bool) -> None:
+def aggregate(run: str, years: str | None, name: str, by_year: bool, as_json: bool) -> None:
     """Write Level 1, Level 2 and coverage of RUN to RUN/products."""
     from pipelines.aggregate import aggregate as run_aggregate
 
     with steps() as bar:
         bar.say("Level 1, Level 2 and coverage")
-        products = run_aggregate(run, years=parse_years(years), name=name)
+        products = run_aggregate(run, years=parse_years(years), name=name, by_year=by_year)
     counts = {"level1": len(products.level1), "level2": len(products.level2)}
     if not as_json:
         per_year = products.level2.groupby("year")["area_ha"]

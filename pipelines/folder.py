@@ -53,6 +53,13 @@ class RunFolder:
         """Folder of a scene, as seen from the run folder."""
         return f"scenes/{safe_name(scene_id)}"
 
+    def names(self, place: str) -> set[str]:
+        """Names of the files in a subfolder; none where it is missing."""
+        try:
+            return {path.name for path in (self.path / place).iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all.
 
@@ -69,11 +76,13 @@ class RunFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f".{target.name}{_PART}")
             try:
-                part.write_text(text, encoding="utf-8")
+                with part.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
                 os.replace(part, target)
-            except OSError:
+            finally:
                 part.unlink(missing_ok=True)
-                raise
 
     @contextmanager
     def scene_part(self, scene_id: str) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from upath import UPath
 
@@ -36,7 +36,7 @@ class RecordLog:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._place = folder.path / "records"
-        self._file: TextIO | None = None
+        self._file: int | None = None
         self._unsent: list[str] = []
 
     def _parts(self) -> list[Path | UPath]:
@@ -44,12 +44,12 @@ class RecordLog:
 
     def _lines(self) -> Iterator[Record]:
         for part in self._parts():
-            lines = part.read_text(encoding="utf-8").split("\n")
+            lines = part.read_bytes().split(b"\n")
             for number, line in enumerate(lines):
                 try:
                     if line:
-                        yield json.loads(line)
-                except json.JSONDecodeError as error:
+                        yield _record(line)
+                except (ValueError, AttributeError) as error:
                     if number < len(lines) - 1:
                         raise PipelineError(
                             f"{part} is damaged in line {number + 1}: {error}. Remove that line; its scene is then "
@@ -81,10 +81,8 @@ class RecordLog:
             if self._file is None:
                 path = self.folder.local / "records" / self._next()
                 path.parent.mkdir(exist_ok=True)
-                self._file = path.open("x", encoding="utf-8")
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            _write_whole(self._file, line.encode())
 
     def _next(self) -> str:
         parts = self._parts()
@@ -101,8 +99,9 @@ class RecordLog:
         """Send what is left and close the file."""
         self.flush()
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with writing(self.folder):
+                os.close(file)
 
     def __enter__(self) -> RecordLog:
         return self
@@ -111,6 +110,25 @@ class RecordLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _record(line: bytes) -> Record:
+    record: Record = json.loads(line)
+    if not {"id", "state", "inputs"} <= record.keys():
+        raise ValueError("no record of a scene")
+    return record
+
+
+def _write_whole(file: int, line: bytes) -> None:
+    """Append a line that is on the disk on return; where the disk is full, nothing of it stays."""
+    start = os.lseek(file, 0, os.SEEK_END)
+    try:
+        while line:
+            line = line[os.write(file, line) :]
+        os.fsync(file)
+    except BaseException:
+        os.ftruncate(file, start)
+        raise
 
 
 @dataclass(frozen=True)
@@ -183,7 +201,7 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
             f"{home.path / 'run.json'} is damaged: {error}. Run darts-xr detect again."
         ) from error
     if record.get("state") == "running":  # it was killed, or is still at work
-        record |= summary(RecordLog(home).read())
+        record |= {"seconds": None, **summary(RecordLog(home).read())}
     return Run(home, record)
 
 

@@ -243,6 +243,31 @@ def test_new_scenes_are_added_without_dissolving_the_rest_again(
     assert _digests(tmp_path / "products", "*") == _digests(run.folder / "products", "*")
 
 
+def _in_year(item: pystac.Item, year: int, number: int = 0) -> pystac.Item:
+    """The same pixels as an image of another year, or another one of that year."""
+    moved = item.clone()
+    moved.datetime = moved.datetime.replace(year=year)
+    moved.properties["datetime"] = moved.datetime.isoformat()
+    moved.id = f"{year}{item.id[4:9]}_{number:06d}{item.id[15:]}"
+    return moved
+
+
+def test_new_scenes_leave_the_products_of_other_years_alone(world: SampleWorld, tmp_path: Path):
+    first, second = dx.load_items(world.catalog)
+    scenes = [first, _in_year(second, 2022), _in_year(first, 2022, 1)]
+    layers = {"auxiliary": world.auxiliary, "out": tmp_path}
+    products = aggregate(detect(scenes[:2], **layers), name="test_synthetic", by_year=True)
+    assert {path.name.split("_")[3] for path in products.files} == {"2021", "2022"}
+    assert dx.level2(products.level1).equals(products.level2)
+    before = {path: path.stat().st_mtime_ns for path in products.files}
+    again = aggregate(detect(scenes, **layers), name="test_synthetic", by_year=True)
+    changed = {path.name.split("_")[3] for path in again.files if path.stat().st_mtime_ns != before[path]}
+    assert again.files == products.files
+    assert changed == {"2022"}
+    assert len(again.level1) > len(products.level1)
+    assert dx.level2(again.level1).equals(again.level2)
+
+
 def test_members_alone_are_written_on_request(world: SampleWorld, tmp_path: Path):
     run = detect(
         world.catalog, auxiliary=world.auxiliary, out=tmp_path, members=True,

@@ -126,6 +126,19 @@ def test_geopackage_is_read_by_ogrinfo(rows: gpd.GeoDataFrame, tmp_path: Path) -
         assert f"Feature Count: {len(rows)}" in out.read()
 
 
+@pytest.mark.parametrize("frame", ["rows", "empty", "nothing"])
+def test_geopackage_passes_the_checks_of_gdal(rows: gpd.GeoDataFrame, tmp_path: Path, frame: str) -> None:
+    checker = pytest.importorskip(
+        "osgeo_utils.samples.validate_gpkg", reason="GDAL's checker of GeoPackages is not installed"
+    )
+    no_images = gpd.GeoDataFrame({"image_id": [], "date": [], "year": []}, geometry=[], crs="EPSG:4326")
+    frames = {"rows": rows, "empty": empty_level1(), "nothing": coverage(no_images)["union"]}
+    path = write_vectors(frames[frame], tmp_path / "x", formats=["gpkg"], metadata={"checkpoints": "abc"})[0]
+    found = checker.GPKGChecker(str(path), abort_at_first_error=False, extra_checks=True)
+    found.check()
+    assert found.errors == []
+
+
 def test_duckdb_reads_the_parquet(rows: gpd.GeoDataFrame, tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb", reason="DuckDB is not installed")
     path = write_vectors(rows, tmp_path / "x", formats=["parquet"])[0]
