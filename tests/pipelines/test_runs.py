@@ -339,10 +339,15 @@ def test_a_scene_swept_away_while_it_was_written_never_takes_the_place_of_a_whol
     with folder.scene_part("a", {"1", "2"}) as part:
         (part / "1").write_text("whole")
         (part / "2").write_text("whole")
-    with pytest.raises(OutputError, match="taken away"), folder.scene_part("a", {"1", "2"}) as part:
-        (part / "1").write_text("new")
-        folder.sweep()  # of the run that was started after this one's had been stopped
-        part.mkdir()  # as writers of files do
-        (part / "2").write_text("new")
+
+    def write_and_lose() -> None:
+        with folder.scene_part("a", {"1", "2"}) as part:
+            (part / "1").write_text("new")
+            folder.sweep()  # of the run that was started after this one's had been stopped
+            part.mkdir()  # as writers of files do
+            (part / "2").write_text("new")
+
+    with pytest.raises(OutputError, match="taken away"):
+        write_and_lose()
     assert {path.read_text() for path in (tmp_path / "scenes" / "a").iterdir()} == {"whole"}
     assert not leftovers(tmp_path)
