@@ -61,6 +61,8 @@ _SPEEDUPS = {1: 128.0, 8: 16.0, 64: 2.0, 256: 1.0}
 _QUIET_WORKERS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.tick.limit": "60s",
 }
 
 
@@ -197,8 +199,10 @@ async def _serve_workers(address: str, workers: int, threads: int) -> None:
 
 
 @contextmanager
-def simulated_cluster(workers: int, threads: int) -> Iterator[tuple[Any, psutil.Process]]:
-    """A client and the process of its scheduler."""
+def simulated_cluster(
+    workers: int, threads: int
+) -> Iterator[tuple[Any, psutil.Process, list[psutil.Process]]]:
+    """A client, the process of its scheduler, and those that the workers share."""
     from distributed import Client
 
     with ExitStack() as stack:
@@ -216,7 +220,11 @@ def simulated_cluster(workers: int, threads: int) -> Iterator[tuple[Any, psutil.
             started.first_line()
         client = stack.enter_context(Client(address))
         client.wait_for_workers(workers, timeout=120)
-        yield client, psutil.Process(scheduler.process.pid)
+        yield (
+            client,
+            psutil.Process(scheduler.process.pid),
+            [psutil.Process(host.process.pid) for host in hosts],
+        )
 
 
 # --- the measurement ---------------------------------------------------------------------------------------
@@ -225,28 +233,27 @@ def simulated_cluster(workers: int, threads: int) -> Iterator[tuple[Any, psutil.
 class _Watch:
     """What client and scheduler take while the scenes go by; looked at now and then, since looking costs too."""
 
-    def __init__(self, client: Any, scheduler: psutil.Process, milestones: Sequence[int]) -> None:
-        self._client = client
-        self._processes = {"client": psutil.Process(), "scheduler": scheduler}
-        self._milestones, self._done = milestones, 0
+    def __init__(self, client: Any, scheduler: psutil.Process, hosts: Sequence[psutil.Process]) -> None:
+        self._client, self._done = client, 0
+        self._processes = {"client": [psutil.Process()], "scheduler": [scheduler], "workers": hosts}
         self.rows: list[dict[str, float]] = []
         self.tasks = 0
 
     def __call__(self, record: Record, total: int) -> None:
         """Take in the record of a scene."""
         self._done += 1
-        if self._done in self._milestones or self._done == total:
+        if self._done in _MILESTONES or self._done == total:
             self.look()
         if self._done % 250 == 0 or self._done == total // 2:
             self.tasks = max(self.tasks, self._client.run_on_scheduler(_count_tasks))
 
     def look(self) -> None:
-        """Note memory and CPU time of both processes."""
+        """Note memory and CPU time of the processes."""
         row: dict[str, float] = {"scenes": self._done, "time": time.monotonic()}
-        for name, process in self._processes.items():
-            times = process.cpu_times()
-            row[f"{name}_mib"] = round(process.memory_info().rss / 2**20, 1)
-            row[f"{name}_cpu_s"] = round(times.user + times.system, 2)
+        for name, processes in self._processes.items():
+            times = [process.cpu_times() for process in processes]
+            row[f"{name}_mib"] = round(sum(process.memory_info().rss for process in processes) / 2**20, 1)
+            row[f"{name}_cpu_s"] = sum(each.user + each.system for each in times)
         self.rows.append(row)
 
 
@@ -279,7 +286,7 @@ def benchmark(
     speedup = _SPEEDUPS.get(workers, 1.0) if speedup is None else speedup
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
-        client, scheduler = stack.enter_context(simulated_cluster(workers, threads))
+        client, scheduler, hosts = stack.enter_context(simulated_cluster(workers, threads))
         images, auxiliary = archive_items(scenes, place)
         home, records, ensemble = RunFolder(place / "run"), dict[str, Record](), dx.load_ensemble("demo")
         begun = time.perf_counter()
@@ -288,7 +295,7 @@ def benchmark(
         prepared = time.perf_counter() - begun
         del auxiliary, sources
         pool = ClusterPool(client, Simulated(planner.job, speedup, read, write))
-        watch = _Watch(client, scheduler, _MILESTONES)
+        watch = _Watch(client, scheduler, hosts)
         load = os.getloadavg()[0]
         stack.enter_context(home.locked())
         watch.look()
@@ -312,6 +319,7 @@ def _figures(
     first, *rows = watch.rows
     last = rows[-1]
     wall = last["time"] - begun
+    cpu = {name: last[f"{name}_cpu_s"] - first[f"{name}_cpu_s"] for name in ("client", "scheduler", "workers")}
     ends = sorted(record["ended"] for record in records)
     middle = ends[len(ends) // 20], ends[-1 - len(ends) // 20]
     gaps = np.array(_gaps(records) or [0.0])
@@ -332,8 +340,8 @@ def _figures(
             "median": round(float(np.median(gaps)) * 1e3, 2),
             "p95": round(float(np.percentile(gaps, 95)) * 1e3, 2),
         },
-        "client_cpu": round((last["client_cpu_s"] - first["client_cpu_s"]) / wall, 3),
-        "scheduler_cpu": round((last["scheduler_cpu_s"] - first["scheduler_cpu_s"]) / wall, 3),
+        "cores_busy": {name: round(seconds / wall, 3) for name, seconds in cpu.items()},
+        "cpu_ms_a_scene": {name: round(seconds / len(records) * 1e3, 2) for name, seconds in cpu.items()},
         "memory_mib": memory,
         **growth,
         "most_tasks_in_scheduler": watch.tasks,
@@ -384,7 +392,7 @@ def main() -> None:
         print(
             f"{workers:>5} {row['speedup']:>8g} {workers * row['speedup']:>10g} GPUs {row['scenes_per_s']:>8} "
             f"{row['wall_s']:>7} {row['gpu_busy']:>6.3f} {row['gpu_busy_between_5_and_95_percent']:>6.3f} "
-            f"{row['gap_ms']['median']:>7} {row['client_cpu']:>7.0%} {row['scheduler_cpu']:>9.0%} "
+            f"{row['gap_ms']['median']:>7} {row['cores_busy']['client']:>7.0%} {row['cores_busy']['scheduler']:>9.0%} "
             f"{row['most_tasks_in_scheduler']:>6} {memory[0]:>33} {memory[1]:>24}",
             flush=True,
         )
