@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
+import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,6 +24,8 @@ from upath import UPath
 
 from darts_xr.catalog import safe_name
 from darts_xr.errors import OutputError, ProductError, RunLockedError
+
+log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _PART = ".part"
@@ -37,10 +43,12 @@ class RunFolder:
     """
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
-        asked = UPath(target)
+        # Other machines write here too: what a folder held a while ago says nothing.
+        asked = UPath(target, use_listings_cache=False) if "://" in str(target) else UPath(target)
         #: The folder on this machine's disks; None in an object store.
         self.local = Path(asked.path).absolute() if asked.protocol in ("", "file", "local") else None
         self.path: Path | UPath = self.local or asked
+        self._lock: _ObjectLock | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -52,6 +60,17 @@ class RunFolder:
     def scene_place(self, scene_id: str) -> str:
         """Folder of a scene, as seen from the run folder."""
         return f"scenes/{safe_name(scene_id)}"
+
+    def has_scene(self, scene_id: str) -> bool:
+        """Whether a scene's files are there, as far as its item says."""
+        if self.local is not None:
+            return (self.scene(scene_id) / "item.json").exists()
+        return safe_name(scene_id) in self._listed
+
+    @functools.cached_property
+    def _listed(self) -> frozenset[str]:
+        """Scenes of an object store; one listing, since it takes as long to ask for a few of them."""
+        return frozenset(path.parent.name for path in self.path.glob("scenes/*/item.json"))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all.
@@ -107,7 +126,8 @@ class RunFolder:
             return
         with writing(self), tempfile.TemporaryDirectory(prefix="darts_xr_") as place:
             yield Path(place)
-            for file in sorted(Path(place).iterdir()):
+            # The item comes last, for it says that the others are there.
+            for file in sorted(Path(place).iterdir(), key=lambda path: (path.name == "item.json", path.name)):
                 (self.path / name / file.name).write_bytes(file.read_bytes())
 
     def sweep(self) -> None:
@@ -146,17 +166,20 @@ class RunFolder:
             finally:
                 lock.release()
             return
-        held = _ObjectLock(self)
-        held.acquire()
-        try:
+        self._lock = _ObjectLock(self)
+        with self._lock.held():
             yield
-        finally:
-            held.release()
 
-    def beat(self) -> None:
-        """Show that this run is alive; object stores have no locks that end with their holder."""
-        if self.local is None:
-            _ObjectLock(self).refresh()
+    def check_lock(self) -> None:
+        """Make sure that the lock is still this run's: in an object store another run takes it from one that stalls.
+
+        Raises
+        ------
+        RunLockedError
+            When another run has taken it.
+        """
+        if self._lock is not None and self._lock.taken:
+            raise RunLockedError(_locked(self, self._lock.taken))
 
 
 def _replace_folder(part: Path, final: Path) -> None:
@@ -172,11 +195,30 @@ def _replace_folder(part: Path, final: Path) -> None:
 
 
 class _ObjectLock:
-    """A lock as an object that names its holder and is renewed while the run goes on."""
+    """A lock as an object that names its holder and is renewed while the run goes on.
+
+    Object stores have no locks that end with their holder, so one that is not renewed lapses.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.path = folder, folder.path / _LOCK
-        self.holder = f"{socket.gethostname()}:{os.getpid()}"
+        self.holder = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
+        self.taken: str | None = None  # by which other run
+        self._over = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._acquire()
+        keeper = threading.Thread(target=self._keep, name="lock", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            keeper.join()
+            if not self.taken:
+                with writing(self.folder):
+                    self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -184,19 +226,31 @@ class _ObjectLock:
         except FileNotFoundError:
             return None
 
-    def acquire(self) -> None:
-        found = self._read()
-        if found and found["holder"] != self.holder and time.time() - found["time"] < STALE_AFTER:
-            raise RunLockedError(_locked(self.folder, found["holder"]))
-        self.refresh()
-        if (found := self._read()) is None or found["holder"] != self.holder:
-            raise RunLockedError(_locked(self.folder, "another process"))
+    def _content(self) -> bytes:
+        return json.dumps({"holder": self.holder, "time": time.time()}).encode()
 
-    def refresh(self) -> None:
-        self.folder.write_text(_LOCK, json.dumps({"holder": self.holder, "time": time.time()}))
+    def _acquire(self) -> None:
+        with writing(self.folder):
+            if found := self._read():
+                if time.time() - found["time"] < STALE_AFTER:
+                    raise RunLockedError(_locked(self.folder, found["holder"]))
+                self.path.unlink(missing_ok=True)
+            try:
+                self.path.fs.pipe_file(self.path.path, self._content(), mode="create")
+            except FileExistsError as error:
+                raise RunLockedError(_locked(self.folder, "another process")) from error
 
-    def release(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def _keep(self) -> None:
+        """Renew the lock, however long a scene takes."""
+        while not self._over.wait(STALE_AFTER / 6):
+            try:
+                found = self._read()
+                if found and found["holder"] != self.holder:
+                    self.taken = found["holder"]
+                    return
+                self.path.write_bytes(self._content())
+            except Exception as error:  # the store may come back; who writes results hears of it if not
+                log.warning("%s: the lock could not be renewed: %s", self.folder, error)
 
 
 def _locked(folder: RunFolder, holder: str) -> str:
@@ -213,12 +267,18 @@ def writing(folder: RunFolder) -> Iterator[None]:
     Raises
     ------
     OutputError
-        For any OSError or ProductError of the block.
+        For any OSError or ProductError of the block, and what object stores raise.
     """
     try:
         yield
-    except (OSError, ProductError) as error:
+    except (OSError, ProductError, *_store_errors()) as error:
         raise OutputError(
             f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct "
             "permissions, then start the same run again: it goes on where it stopped."
         ) from error
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What S3 raises when it cannot be reached or gets no credentials, which is no OSError."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return () if botocore is None else (botocore.BotoCoreError,)

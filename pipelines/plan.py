@@ -286,7 +286,7 @@ class Planner:
             if self._retry:
                 return True, "again, since it failed"
             return False, f"failed before: {record['reason']}"
-        if not (self._folder.scene(task.id) / "item.json").exists():
+        if not self._folder.has_scene(task.id):
             return True, "again, since its files are gone"
         return False, "done before"
 
