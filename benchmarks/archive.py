@@ -28,6 +28,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ async def _serve_workers(address: str, workers: int, threads: int) -> None:
 def simulated_cluster(
     workers: int, threads: int
 ) -> Iterator[tuple[Any, psutil.Process, list[psutil.Process]]]:
-    """A client, the process of its scheduler, and those that the workers share."""
+    """Start a client, the process of its scheduler, and those that the workers share."""
     from distributed import Client
 
     with ExitStack() as stack:
@@ -274,7 +275,7 @@ def _gaps(records: list[Record]) -> list[float]:
     found = []
     for spans in threads.values():
         spans.sort()
-        found += [after[0] - before[1] for before, after in zip(spans[:-1], spans[1:], strict=True)]
+        found += [after[0] - before[1] for before, after in pairwise(spans)]
     return found
 
 
@@ -300,7 +301,9 @@ def benchmark(
         stack.enter_context(home.locked())
         watch.look()
         begun = time.monotonic()
-        run = run_scenes(planner, home, records, {"simulated": True}, pool=pool, limits=Limits(), on_scene=watch)
+        run = run_scenes(
+            planner, home, records, {"simulated": True}, pool=pool, limits=Limits(), on_scene=watch
+        )
         ended = time.monotonic()
         if len(run.done) != scenes or len(RecordLog(home).read()) != scenes:
             raise RuntimeError(f"of {scenes} scenes only {len(run.done)} are recorded")
@@ -319,12 +322,15 @@ def _figures(
     first, *rows = watch.rows
     last = rows[-1]
     wall = last["time"] - begun
-    cpu = {name: last[f"{name}_cpu_s"] - first[f"{name}_cpu_s"] for name in ("client", "scheduler", "workers")}
+    cpu = {
+        name: last[f"{name}_cpu_s"] - first[f"{name}_cpu_s"] for name in ("client", "scheduler", "workers")
+    }
     ends = sorted(record["ended"] for record in records)
     middle = ends[len(ends) // 20], ends[-1 - len(ends) // 20]
     gaps = np.array(_gaps(records) or [0.0])
     memory = {
-        name: {int(row["scenes"]): row[f"{name}_mib"] for row in watch.rows} for name in ("client", "scheduler")
+        name: {int(row["scenes"]): row[f"{name}_mib"] for row in watch.rows}
+        for name in ("client", "scheduler")
     }
     growth = {
         f"{name}_growth": round(seen[_MILESTONES[1]] / seen[_MILESTONES[0]] - 1, 3)
@@ -360,7 +366,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=THREADS, help="of each worker")
     parser.add_argument("--read", type=float, default=READ, help="seconds to read a mean scene")
     parser.add_argument("--write", type=float, default=WRITE, help="seconds to write its results")
-    parser.add_argument("--folder", type=Path, help="where run folders are made and removed; by default in /tmp")
+    parser.add_argument(
+        "--folder", type=Path, help="where run folders are made and removed; by default in /tmp"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -401,6 +409,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks import archive  # tasks of a module that has a name are sent by name, as those of the pipelines are
+    # Tasks of a module with a name are sent by name, as those of the pipelines are.
+    from benchmarks import archive
 
     archive.main()

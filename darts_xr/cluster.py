@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
@@ -32,6 +33,16 @@ _WRITTEN_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")
 _SPAWN = "distributed.nanny.pre-spawn-environ"
 _SATURATION = "distributed.scheduler.worker-saturation"
 _SATURATED = 1.0  # a worker is sent no more root tasks than it has threads
+
+
+class _DeafToCtrlC(WorkerPlugin):  # type: ignore[misc]
+    """A terminal sends Ctrl-C to the workers too; what becomes of their tasks is for the client to say."""
+
+    name = "darts_xr-deaf-to-ctrl-c"
+
+    def setup(self, worker: Any) -> None:
+        if worker.nanny:  # else it is in a user's process
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ClusterClient(Client):  # type: ignore[misc]
@@ -161,7 +172,9 @@ def start_cluster(
             else:
                 cluster = LocalCluster(**settings)
         log.info("started %s", cluster)
-        return ClusterClient(cluster, undo=undo.pop_all())
+        client = ClusterClient(cluster, undo=undo.pop_all())
+        client.register_plugin(_DeafToCtrlC())
+        return client
 
 
 def _start_jobs(

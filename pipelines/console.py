@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 # Results go to standard output, everything on the way to standard error, so that --json can be piped.
 screen = Console()
@@ -89,7 +90,8 @@ def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row))
+        # As Text: brackets in an id are no markup.
+        table.add_row(*(Text(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
     screen.print(table)
 
 

@@ -14,10 +14,14 @@ import itertools
 import logging
 import math
 import queue
+import signal
+import threading
 import time
+import uuid
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +40,10 @@ class Task(Protocol):
     @property
     def id(self) -> str:
         """Id of the scene."""
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Hashes of what goes into the scene."""
 
 
 class Pool(Protocol):
@@ -95,7 +103,8 @@ class ClusterPool:
 
     def __init__(self, client: Any, work: Work) -> None:
         self._client, self._work = client, _packed(work)
-        self._numbers = itertools.count()
+        # Dask gives the old result for a key that it still knows, and another run has the same scenes.
+        self._run, self._numbers = uuid.uuid4().hex, itertools.count()
         self._capacity, self._asked = 0, -math.inf
 
     def capacity(self) -> int:
@@ -110,8 +119,14 @@ class ClusterPool:
         """Start a scene; older scenes go first, also when one comes back from a dead worker."""
         number = next(self._numbers)
         scene = self._client.submit(
-            _do, self._work, _packed(task), key=("scene", task.id, number), priority=-number, pure=False, retries=0
-        )  # fmt: skip
+            _do,
+            self._work,
+            _packed(task),
+            key=("scene", self._run, task.id, number),
+            priority=-number,
+            pure=False,
+            retries=0,
+        )
         # Its record comes by itself when it ends; asking for each in turn would wait for as many round trips.
         record = self._client.gather(scene, asynchronous=True)
         return asyncio.run_coroutine_threadsafe(record, self._client.loop.asyncio_loop)
@@ -214,22 +229,36 @@ def run_flow(
     """
     flow = _Flow(iter(tasks), pool, limits, on_record)
     try:
-        while True:
-            try:
+        with _heeding_ctrl_c(flow):
+            while not flow.is_over:
                 flow.advance()
-            except KeyboardInterrupt:
-                if flow.ending.state == "interrupted":
-                    raise
-                log.warning("interrupted: %d scenes in flight are finished first", len(flow.running))
-                flow.ending.state = "interrupted"
-            if flow.is_over:
-                break
     except BaseException:
         flow.abandon()
         pool.close(at_once=True)
         raise
     pool.close(at_once=False)
     return flow.ending
+
+
+@contextmanager
+def _heeding_ctrl_c(flow: _Flow) -> Iterator[None]:
+    """Make the first Ctrl-C a note to the flow, for as an exception it could land amid a line of the record."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # Ctrl-C is someone else's
+        return
+
+    def heed(*_: Any) -> None:
+        if flow.interrupted:
+            raise KeyboardInterrupt
+        flow.interrupted = True
+        flow.ended.put(None)  # wakes the flow
+
+    signal.signal(signal.SIGINT, heed)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Flow:
@@ -241,7 +270,7 @@ class _Flow:
         self.again: list[_Waiting] = []  # heap of scenes to be tried again
         self.ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.numbers = itertools.count()
-        self.exhausted = False
+        self.exhausted = self.interrupted = False
         self.ending = Ending()
 
     @property
@@ -257,17 +286,23 @@ class _Flow:
             future = self.ended.get(timeout=self._patience())
         except queue.Empty:
             return
-        waiting = self.running.pop(future)
-        self._take(waiting, future)
+        if future is not None:
+            waiting = self.running.pop(future)
+            self._take(waiting, future)
+        elif self.ending.state == "complete":
+            log.warning("interrupted: %d scenes in flight are finished first", len(self.running))
+            self.ending.state = "interrupted"
 
     def _patience(self) -> float:
-        if self.again:
+        """Seconds to wait for a scene to end before looking whether another one may start."""
+        may_start = self.ending.state == "complete" and len(self.running) < self.pool.capacity()
+        if self.again and may_start:
             return min(1.0, max(0.01, self.again[0].ready - time.monotonic()))
         return 1.0 if self.running else 0.01
 
     def _fill(self) -> None:
         capacity = self.pool.capacity()
-        while len(self.running) < capacity:
+        while not self.interrupted and len(self.running) < capacity:
             if self.again and self.again[0].ready <= time.monotonic():
                 self._start(heapq.heappop(self.again))
                 continue
@@ -326,4 +361,6 @@ def _outcome(task: Task, future: Any) -> Record:
         reason = (
             "its workers died, perhaps for want of memory" if died else f"{type(error).__name__}: {error}"
         )
-        return {"id": task.id, "state": "failed", "reason": reason, "transient": died}
+        return {
+            "id": task.id, "state": "failed", "reason": reason, "transient": died, "inputs": dict(task.inputs)
+        }  # fmt: skip

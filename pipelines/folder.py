@@ -61,16 +61,23 @@ class RunFolder:
         """Folder of a scene, as seen from the run folder."""
         return f"scenes/{safe_name(scene_id)}"
 
-    def has_scene(self, scene_id: str) -> bool:
-        """Whether a scene's files are there, as far as its item says."""
-        if self.local is not None:
-            return (self.scene(scene_id) / "item.json").exists()
-        return safe_name(scene_id) in self._listed
+    def files_of(self, scene_id: str) -> set[str]:
+        """Names of the files of a scene that are there."""
+        place = self.scene_place(scene_id)
+        if self.local is None:
+            return self._listed.get(place, set())
+        try:
+            return {path.name for path in (self.local / place).iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
 
     @functools.cached_property
-    def _listed(self) -> frozenset[str]:
-        """Scenes of an object store; one listing, since it takes as long to ask for a few of them."""
-        return frozenset(path.parent.name for path in self.path.glob("scenes/*/item.json"))
+    def _listed(self) -> dict[str, set[str]]:
+        """Files of all scenes in an object store, where one listing takes little longer than asking for one scene."""
+        found: dict[str, set[str]] = {}
+        for path in self.path.glob("scenes/*/*"):
+            found.setdefault(f"scenes/{path.parent.name}", set()).add(path.name)
+        return found
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all.
@@ -88,11 +95,13 @@ class RunFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.with_name(f".{target.name}{_PART}")
             try:
-                part.write_text(text, encoding="utf-8")
+                with part.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
                 os.replace(part, target)
-            except OSError:
+            finally:
                 part.unlink(missing_ok=True)
-                raise
 
     @contextmanager
     def scene_part(self, scene_id: str) -> Iterator[Path]:
@@ -279,6 +288,6 @@ def writing(folder: RunFolder) -> Iterator[None]:
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
-    """What S3 raises when it cannot be reached or gets no credentials, which is no OSError."""
+    """Give what S3 raises when it cannot be reached or has no credentials, which is no OSError."""
     botocore = sys.modules.get("botocore.exceptions")
     return () if botocore is None else (botocore.BotoCoreError,)

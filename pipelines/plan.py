@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from darts_xr.errors import PipelineError
 from darts_xr.inference import Ensemble
 from pipelines.folder import RunFolder
 from pipelines.records import Record
-from pipelines.scenes import Job, SceneTask, Sources
+from pipelines.scenes import SCENE_FILES, Job, SceneTask, Sources
 from pipelines.settings import Rules
 
 log = logging.getLogger(__name__)
@@ -194,6 +195,12 @@ class Planner:
     ) -> None:
         # A pystac item takes ten times the memory of its JSON, and a run may have tens of thousands.
         self._items = [(item.id, *_packed(item), *_weight(item)) for item in items]
+        if twice := [scene_id for scene_id, count in Counter(self.ids).items() if count > 1]:
+            raise PipelineError(
+                f"{len(twice)} scene(s) are in the source more than once ({', '.join(twice[:3])}"
+                f"{', …' if len(twice) > 3 else ''}); their results would be written to one place. Give each item its "
+                "own id, or leave all but one of them out."
+            )
         self._folder, self._records, self._retry = folder, records, retry_failed
         self.job = Job(ensemble, rules, str(folder), members)
         self._neutral = not isinstance(sources.auxiliary, list)
@@ -286,7 +293,8 @@ class Planner:
             if self._retry:
                 return True, "again, since it failed"
             return False, f"failed before: {record['reason']}"
-        if not self._folder.has_scene(task.id):
+        files = {*SCENE_FILES, *(["members.parquet"] if self.job.members else [])}
+        if not files <= self._folder.files_of(task.id):
             return True, "again, since its files are gone"
         return False, "done before"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from upath import UPath
 
@@ -40,7 +40,7 @@ class RecordLog:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self._place = folder.path / "records"
-        self._file: TextIO | None = None
+        self._file: int | None = None
         self._unsent: list[str] = []
         self._sent = time.monotonic()  # or synced
 
@@ -49,12 +49,12 @@ class RecordLog:
 
     def _lines(self) -> Iterator[Record]:
         for part in self._parts():
-            lines = part.read_text(encoding="utf-8").split("\n")
+            lines = part.read_bytes().split(b"\n")
             for number, line in enumerate(lines):
                 try:
                     if line:
-                        yield json.loads(line)
-                except json.JSONDecodeError as error:
+                        yield _record(line)
+                except (ValueError, AttributeError) as error:
                     if number < len(lines) - 1:
                         raise PipelineError(
                             f"{part} is damaged in line {number + 1}: {error}. Remove that line; its scene is then "
@@ -86,15 +86,11 @@ class RecordLog:
             if self._file is None:
                 path = self.folder.local / "records" / self._next()
                 path.parent.mkdir(exist_ok=True)
-                self._file = path.open("x", encoding="utf-8")
-            self._file.write(line)
-            self._file.flush()
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            _write_whole(self._file, line.encode())
             if time.monotonic() - self._sent >= _SYNC_SECONDS:
-                self._sync(self._file)
-
-    def _sync(self, file: TextIO) -> None:
-        os.fsync(file.fileno())
-        self._sent = time.monotonic()
+                os.fsync(self._file)
+                self._sent = time.monotonic()
 
     def _next(self) -> str:
         parts = self._parts()
@@ -112,10 +108,12 @@ class RecordLog:
         """Send what is left and close the file."""
         self.flush()
         if self._file is not None:
+            file, self._file = self._file, None
             with writing(self.folder):
-                self._sync(self._file)
-                self._file.close()
-            self._file = None
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
 
     def __enter__(self) -> RecordLog:
         return self
@@ -124,6 +122,24 @@ class RecordLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _record(line: bytes) -> Record:
+    record: Record = json.loads(line)
+    if not {"id", "state", "inputs"} <= record.keys():
+        raise ValueError("no record of a scene")
+    return record
+
+
+def _write_whole(file: int, line: bytes) -> None:
+    """Append a line; where the disk is full, nothing of it stays."""
+    start = os.lseek(file, 0, os.SEEK_END)
+    try:
+        while line:
+            line = line[os.write(file, line) :]
+    except BaseException:
+        os.ftruncate(file, start)
+        raise
 
 
 @dataclass(frozen=True)
@@ -196,7 +212,7 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
             f"{home.path / 'run.json'} is damaged: {error}. Run darts-xr detect again."
         ) from error
     if record.get("state") == "running":  # it was killed, or is still at work
-        record |= summary(RecordLog(home).read())
+        record |= {"seconds": None, **summary(RecordLog(home).read())}
     return Run(home, record)
 
 

@@ -40,7 +40,11 @@ from pipelines.settings import Rules, provenance
 
 log = logging.getLogger(__name__)
 
+#: What a scene's folder holds; with ``members=True`` also ``members.parquet``.
+SCENE_FILES = ("probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json")
+
 _QUICKLOOK_SIDE = 900  # px
+_PICTURE = ("red", "green", "blue")
 _drawing = threading.Lock()  # matplotlib draws in one thread at a time
 
 
@@ -254,8 +258,9 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     """
     clock = _Clock()
     ensemble, rules, sources = job.ensemble, job.rules, task.sources()
+    bands = [*ensemble.definitions, *_PICTURE]  # of which the networks may need none
     scene = dx.open_scene(
-        _item(task.item), auxiliary=sources.auxiliary, bands=ensemble.definitions, mask_rule=rules.mask_rule
+        _item(task.item), auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule
     )
     clock.lap("open")
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
@@ -264,7 +269,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     prediction, valid, picture = dask.persist(
         dx.predict(scene, ensemble, members=job.members),
         scene["valid"],
-        scene[["red", "green", "blue", "valid"]].isel(every),
+        scene[[*_PICTURE, "valid"]].isel(every),
     )
     clock.lap("read_and_predict")
     prob = prediction["probability"] if job.members else prediction

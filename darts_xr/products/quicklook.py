@@ -67,6 +67,6 @@ def write_quicklook(
         ax.tick_params(labelsize=7)
     axes[0].set_title("image (red, green, blue) and objects", fontsize=10)
     axes[1].set_title("ensemble probability and objects", fontsize=10)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # an id may hold dollar signs
     replace_whole(Path(path), lambda part: figure.savefig(part, dpi=90, metadata={"Software": None}))
     return Path(path)
