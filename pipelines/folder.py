@@ -175,7 +175,7 @@ class RunFolder:
             finally:
                 lock.release()
             return
-        self._lock = _ObjectLock(self)
+        self._lock = _ObjectLock(self, UPath(self.path) / _LOCK)
         with self._lock.held():
             yield
 
@@ -209,8 +209,8 @@ class _ObjectLock:
     Object stores have no locks that end with their holder, so one that is not renewed lapses.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder, self.path = folder, folder.path / _LOCK
+    def __init__(self, folder: RunFolder, path: UPath) -> None:
+        self.folder, self.path = folder, path
         self.holder = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
         self.taken: str | None = None  # by which other run
         self._over = threading.Event()
@@ -280,14 +280,14 @@ def writing(folder: RunFolder) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ProductError, *_store_errors()) as error:
+    except _failures() as error:
         raise OutputError(
             f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct "
             "permissions, then start the same run again: it goes on where it stopped."
         ) from error
 
 
-def _store_errors() -> tuple[type[Exception], ...]:
-    """Give what S3 raises when it cannot be reached or has no credentials, which is no OSError."""
+def _failures() -> tuple[type[Exception], ...]:
+    """Give what writing can raise; S3 that cannot be reached, or has no credentials for it, raises no OSError."""
     botocore = sys.modules.get("botocore.exceptions")
-    return () if botocore is None else (botocore.BotoCoreError,)
+    return (OSError, ProductError) if botocore is None else (OSError, ProductError, botocore.BotoCoreError)
