@@ -176,8 +176,8 @@ def run_scenes(
     with RecordLog(folder) as journal:
 
         def note(record: Record) -> None:
+            folder.check_lock()
             journal.append(record)
-            folder.beat()
             records[record["id"]] = record
             if on_scene is not None:
                 on_scene(record, total)

@@ -7,6 +7,8 @@ one written while the networks work on this one, because a worker has several sc
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import heapq
 import itertools
 import logging
@@ -16,6 +18,7 @@ import signal
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -99,7 +102,7 @@ class ClusterPool:
     SPARE = 1
 
     def __init__(self, client: Any, work: Work) -> None:
-        self._client, self._work = client, work
+        self._client, self._work = client, _packed(work)
         # Dask gives the old result for a key that it still knows, and another run has the same scenes.
         self._run, self._numbers = uuid.uuid4().hex, itertools.count()
         self._capacity, self._asked = 0, -math.inf
@@ -115,17 +118,42 @@ class ClusterPool:
     def submit(self, task: Task) -> Any:
         """Start a scene; older scenes go first, also when one comes back from a dead worker."""
         number = next(self._numbers)
-        return self._client.submit(
+        scene = self._client.submit(
+            _do,
             self._work,
-            task,
+            _packed(task),
             key=("scene", self._run, task.id, number),
             priority=-number,
             pure=False,
             retries=0,
         )
+        # Its record comes by itself when it ends; asking for each in turn would wait for as many round trips.
+        record = self._client.gather(scene, asynchronous=True)
+        return asyncio.run_coroutine_threadsafe(record, self._client.loop.asyncio_loop)
 
     def close(self, *, at_once: bool) -> None:
         """Nothing to do: the cluster belongs to who started it."""
+
+
+def _packed(content: Any) -> bytes:
+    """Pickle, compressed: the scheduler need not understand it, and keeps its last 1,000 messages to each worker."""
+    from distributed.protocol import pickle
+
+    return zlib.compress(pickle.dumps(content), 1)
+
+
+def _unpacked(packed: bytes) -> Any:
+    from distributed.protocol import pickle
+
+    return pickle.loads(zlib.decompress(packed))
+
+
+_unpacked_once = functools.lru_cache(maxsize=2)(_unpacked)  # what is the same for all scenes of a run
+
+
+def _do(work: bytes, task: bytes) -> Record:
+    """Do a scene on a worker."""
+    return dict(_unpacked_once(work)(_unpacked(task)))
 
 
 @dataclass

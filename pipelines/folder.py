@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
+import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Set
@@ -20,6 +24,8 @@ from upath import UPath
 
 from darts_xr.catalog import safe_name
 from darts_xr.errors import OutputError, ProductError, RunLockedError
+
+log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _PART = ".part"
@@ -37,10 +43,12 @@ class RunFolder:
     """
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
-        asked = UPath(target)
+        # Other machines write here too: what a folder held a while ago says nothing.
+        asked = UPath(target, use_listings_cache=False) if "://" in str(target) else UPath(target)
         #: The folder on this machine's disks; None in an object store.
         self.local = Path(asked.path).absolute() if asked.protocol in ("", "file", "local") else None
         self.path: Path | UPath = self.local or asked
+        self._lock: _ObjectLock | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -53,12 +61,23 @@ class RunFolder:
         """Folder of a scene, as seen from the run folder."""
         return f"scenes/{safe_name(scene_id)}"
 
-    def names(self, place: str) -> set[str]:
-        """Names of the files in a subfolder; none where it is missing."""
+    def files_of(self, scene_id: str) -> set[str]:
+        """Names of the files of a scene that are there."""
+        place = self.scene_place(scene_id)
+        if self.local is None:
+            return self._listed.get(place, set())
         try:
-            return {path.name for path in (self.path / place).iterdir()}
+            return {path.name for path in (self.local / place).iterdir()}
         except (FileNotFoundError, NotADirectoryError):
             return set()
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, set[str]]:
+        """Files of all scenes in an object store, where one listing takes little longer than asking for one scene."""
+        found: dict[str, set[str]] = {}
+        for path in self.path.glob("scenes/*/*"):
+            found.setdefault(f"scenes/{path.parent.name}", set()).add(path.name)
+        return found
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all.
@@ -130,14 +149,15 @@ class RunFolder:
             return
         with writing(self), tempfile.TemporaryDirectory(prefix="darts_xr_") as place:
             yield Path(place)
-            for file in sorted(Path(place).iterdir()):
+            # The item comes last, for it says that the others are there.
+            for file in sorted(Path(place).iterdir(), key=lambda path: (path.name == "item.json", path.name)):
                 (self.path / name / file.name).write_bytes(file.read_bytes())
 
     def sweep(self) -> None:
         """Remove what a killed run left half-written; only for who holds the lock."""
         if self.local is None:
             return  # objects are whole or absent
-        for place in (self.local, self.local / "scenes"):
+        for place in (self.local, self.local / "scenes", self.local / "products"):
             for left in place.glob(f".*{_PART}"):
                 # Renamed first: a scene in flight, of a run that was stopped, must not find a part of its files.
                 doomed = _hidden(left)
@@ -173,17 +193,20 @@ class RunFolder:
             finally:
                 lock.release()
             return
-        held = _ObjectLock(self)
-        held.acquire()
-        try:
+        self._lock = _ObjectLock(self, UPath(self.path) / _LOCK)
+        with self._lock.held():
             yield
-        finally:
-            held.release()
 
-    def beat(self) -> None:
-        """Show that this run is alive; object stores have no locks that end with their holder."""
-        if self.local is None:
-            _ObjectLock(self).refresh()
+    def check_lock(self) -> None:
+        """Make sure that the lock is still this run's: in an object store another run takes it from one that stalls.
+
+        Raises
+        ------
+        RunLockedError
+            When another run has taken it.
+        """
+        if self._lock is not None and self._lock.taken:
+            raise RunLockedError(_locked(self, self._lock.taken))
 
 
 def _replace_folder(part: Path, final: Path) -> None:
@@ -210,11 +233,30 @@ def _hidden(final: Path) -> Path:
 
 
 class _ObjectLock:
-    """A lock as an object that names its holder and is renewed while the run goes on."""
+    """A lock as an object that names its holder and is renewed while the run goes on.
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder, self.path = folder, folder.path / _LOCK
-        self.holder = f"{socket.gethostname()}:{os.getpid()}"
+    Object stores have no locks that end with their holder, so one that is not renewed lapses.
+    """
+
+    def __init__(self, folder: RunFolder, path: UPath) -> None:
+        self.folder, self.path = folder, path
+        self.holder = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
+        self.taken: str | None = None  # by which other run
+        self._over = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._acquire()
+        keeper = threading.Thread(target=self._keep, name="lock", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            keeper.join()
+            if not self.taken:
+                with writing(self.folder):
+                    self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -222,19 +264,31 @@ class _ObjectLock:
         except FileNotFoundError:
             return None
 
-    def acquire(self) -> None:
-        found = self._read()
-        if found and found["holder"] != self.holder and time.time() - found["time"] < STALE_AFTER:
-            raise RunLockedError(_locked(self.folder, found["holder"]))
-        self.refresh()
-        if (found := self._read()) is None or found["holder"] != self.holder:
-            raise RunLockedError(_locked(self.folder, "another process"))
+    def _content(self) -> bytes:
+        return json.dumps({"holder": self.holder, "time": time.time()}).encode()
 
-    def refresh(self) -> None:
-        self.folder.write_text(_LOCK, json.dumps({"holder": self.holder, "time": time.time()}))
+    def _acquire(self) -> None:
+        with writing(self.folder):
+            if found := self._read():
+                if time.time() - found["time"] < STALE_AFTER:
+                    raise RunLockedError(_locked(self.folder, found["holder"]))
+                self.path.unlink(missing_ok=True)
+            try:
+                self.path.fs.pipe_file(self.path.path, self._content(), mode="create")
+            except FileExistsError as error:
+                raise RunLockedError(_locked(self.folder, "another process")) from error
 
-    def release(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def _keep(self) -> None:
+        """Renew the lock, however long a scene takes."""
+        while not self._over.wait(STALE_AFTER / 6):
+            try:
+                found = self._read()
+                if found and found["holder"] != self.holder:
+                    self.taken = found["holder"]
+                    return
+                self.path.write_bytes(self._content())
+            except Exception as error:  # the store may come back; who writes results hears of it if not
+                log.warning("%s: the lock could not be renewed: %s", self.folder, error)
 
 
 def _locked(folder: RunFolder, holder: str) -> str:
@@ -251,12 +305,18 @@ def writing(folder: RunFolder) -> Iterator[None]:
     Raises
     ------
     OutputError
-        For any OSError or ProductError of the block.
+        For any OSError or ProductError of the block, and what object stores raise.
     """
     try:
         yield
-    except (OSError, ProductError) as error:
+    except _failures() as error:
         raise OutputError(
             f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct "
             "permissions, then start the same run again: it goes on where it stopped."
         ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Give what writing can raise; S3 that cannot be reached, or has no credentials for it, raises no OSError."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, ProductError) if botocore is None else (OSError, ProductError, botocore.BotoCoreError)

@@ -296,7 +296,7 @@ class Planner:
             if self._retry:
                 return True, "again, since it failed"
             return False, f"failed before: {record['reason']}"
-        if not self.job.files <= self._folder.names(self._folder.scene_place(task.id)):
+        if not self.job.files <= self._folder.files_of(task.id):
             return True, "again, since its files are gone"
         return False, "done before"
 

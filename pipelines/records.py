@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ log = logging.getLogger(__name__)
 #: One line of the record: what became of a scene.
 Record = dict[str, Any]
 
-_BATCH = 200  # lines that an object store gets as one object; what a killed run had not sent is done again
+# What a run that was killed had not sent to an object store is done again; what it had not synced to a disk is lost
+# only if the machine goes down with it. Both take far longer than a line.
+_BATCH, _BATCH_SECONDS = 200, 60.0  # one object for so many lines, or for what there is after so long
+_SYNC_SECONDS = 1.0
 
 
 class RecordLog:
@@ -38,6 +42,7 @@ class RecordLog:
         self._place = folder.path / "records"
         self._file: int | None = None
         self._unsent: list[str] = []
+        self._sent = time.monotonic()  # or synced
 
     def _parts(self) -> list[Path | UPath]:
         return sorted(self._place.glob("*.jsonl"), key=str) if self._place.exists() else []
@@ -64,7 +69,7 @@ class RecordLog:
         return {record["id"]: record for record in self._lines()}
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line; on a disk it is there when this returns.
+        """Add a line; on a disk it is there when this returns, however this process ends then.
 
         Raises
         ------
@@ -74,7 +79,7 @@ class RecordLog:
         line = json.dumps(record, separators=(",", ":")) + "\n"
         if self.folder.local is None:
             self._unsent.append(line)
-            if len(self._unsent) >= _BATCH:
+            if len(self._unsent) >= _BATCH or time.monotonic() - self._sent >= _BATCH_SECONDS:
                 self.flush()
             return
         with writing(self.folder):
@@ -83,6 +88,9 @@ class RecordLog:
                 path.parent.mkdir(exist_ok=True)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             _write_whole(self._file, line.encode())
+            if time.monotonic() - self._sent >= _SYNC_SECONDS:
+                os.fsync(self._file)
+                self._sent = time.monotonic()
 
     def _next(self) -> str:
         parts = self._parts()
@@ -94,6 +102,7 @@ class RecordLog:
             with writing(self.folder):
                 (self._place / self._next()).write_text("".join(self._unsent), encoding="utf-8")
             self._unsent = []
+            self._sent = time.monotonic()
 
     def close(self) -> None:
         """Send what is left and close the file."""
@@ -101,7 +110,10 @@ class RecordLog:
         if self._file is not None:
             file, self._file = self._file, None
             with writing(self.folder):
-                os.close(file)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
 
     def __enter__(self) -> RecordLog:
         return self
@@ -120,12 +132,11 @@ def _record(line: bytes) -> Record:
 
 
 def _write_whole(file: int, line: bytes) -> None:
-    """Append a line that is on the disk on return; where the disk is full, nothing of it stays."""
+    """Append a line; where the disk is full, nothing of it stays."""
     start = os.lseek(file, 0, os.SEEK_END)
     try:
         while line:
             line = line[os.write(file, line) :]
-        os.fsync(file)
     except BaseException:
         os.ftruncate(file, start)
         raise

@@ -144,7 +144,7 @@ def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file of another name in the same folder, then give it the final name."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
             part = Path(folder) / path.name
             write(part)
             with part.open("rb") as file:
