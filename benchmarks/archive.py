@@ -115,7 +115,8 @@ def archive_items(scenes: int, folder: Path) -> tuple[Iterator[pystac.Item], lis
     rng = np.random.default_rng(0)
     side = np.sqrt(PIXELS / SCENES)
     heights = (side * rng.uniform(0.5, 1.5, scenes)).astype(int)
-    corners = np.stack([rng.uniform(-170, -60, scenes), rng.uniform(60, 75, scenes)], 1)
+    east = -170 + max(2, round(110 * scenes / SCENES))  # a part of the archive lies as densely as the whole
+    corners = np.stack([rng.uniform(-170, east, scenes), rng.uniform(60, 75, scenes)], 1)
 
     def placed(
         pattern: dict[str, Any], name: str, west: float, south: float, size: tuple[float, float]
@@ -134,7 +135,7 @@ def archive_items(scenes: int, folder: Path) -> tuple[Iterator[pystac.Item], lis
         pystac.Item.from_dict(
             placed(pattern, f"{kind}_{west}_{south}", west, south, (1, 1)), preserve_dict=False, migrate=False
         )
-        for west in range(-171, -59)
+        for west in range(-171, east + 1)
         for south in range(59, 76)
         for kind, pattern in layers.items()
     ]
