@@ -10,6 +10,8 @@ import asyncio
 import logging
 import re
 import shlex
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,15 +58,24 @@ def job_size(cores: int | None, memory: str | None) -> tuple[int, str]:
     >>> job_size(8, "32GB")  # doctest: +SKIP
     (8, '32GB')
     """
-    try:
-        import dask_jobqueue  # noqa: F401  brings its settings
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
+    _import_jobqueue()  # brings its settings
     cores = cores or dask.config.get("jobqueue.slurm.cores")
     memory = memory or dask.config.get("jobqueue.slurm.memory")
     if not cores or not memory:
         raise ValueError("a Slurm job needs a size: give cores and memory, such as cores=8, memory='32GB'")
     return cores, memory
+
+
+def _import_jobqueue() -> None:
+    """Import dask-jobqueue, which makes Ctrl-C and SIGTERM end this process at once, and undo that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        import dask_jobqueue  # noqa: F401
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def slurm_cluster(

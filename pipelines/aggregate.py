@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ from pipelines.records import Record, Run, open_run
 _READERS = 16  # of small files in an object store
 _T = TypeVar("_T")
 _WGS84 = CRS.from_epsg(4326)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,17 @@ def _read_scene(place: Path | UPath) -> gpd.GeoDataFrame:
 def _read_parquet(path: Path | UPath) -> gpd.GeoDataFrame:
     with path.open("rb") as file:  # wherever it lies
         return gpd.read_parquet(file)
+
+
+def _read_product(path: Path | UPath) -> gpd.GeoDataFrame | None:
+    """Read a product that an earlier call wrote; None where there is none, or none that can be read."""
+    if not path.exists():
+        return None
+    try:
+        return _read_parquet(path)
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read and is made anew: %s", path, error)
+        return None
 
 
 def aggregate(
@@ -157,14 +171,14 @@ def _level2(level1: gpd.GeoDataFrame, folder: Path | UPath, name: str) -> gpd.Ge
     rows = _row_hashes(level1)
     for found in sorted(str(path.name) for path in folder.glob(f"{name}_features_*_level1.parquet")):
         path, dissolved = folder / found, folder / found.replace("_level1.parquet", "_level2.parquet")
-        if not dissolved.exists():
+        before, features = _read_product(path), _read_product(dissolved)
+        if before is None or features is None:
             continue
-        before = _read_parquet(path)
         known = level1["image_id"].isin(before["image_id"])
         if sorted(_row_hashes(before)) == sorted(rows[known]) and (
             best is None or len(before) > len(best[1])
         ):
-            best = _read_parquet(dissolved), level1[known], level1[~known]
+            best = features, level1[known], level1[~known]
     return dx.level2(level1) if best is None else update_level2(*best)
 
 
@@ -212,7 +226,8 @@ def _write(
             stem = product_name(name, kind, span, level)  # type: ignore[arg-type]
             places = [run.folder / "products" / f"{stem}.{suffix}" for suffix in ("parquet", "gpkg")]
             made_by = {**_made_by(run, span), "content": _content(frame)}
-            if not all(place.exists() for place in places) or _read_parquet(places[0]).attrs != made_by:
+            before = _read_product(places[0]) if places[1].exists() else None
+            if before is None or before.attrs != made_by:
                 write_vectors(frame, folder / stem, metadata=made_by)
             files += places
     return files

@@ -260,7 +260,8 @@ class _ObjectLock:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            return dict(json.loads(self.path.read_text()))
+            # In one request: between two the other run may write it anew.
+            return dict(json.loads(self.path.fs.cat_file(self.path.path)))
         except FileNotFoundError:
             return None
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,9 @@ import darts_xr as dx
 from darts_xr import slurm
 from darts_xr.cluster import worker_environment
 
+_ctrl_c = signal.getsignal(signal.SIGINT)
 jobqueue = pytest.importorskip("dask_jobqueue")
+signal.signal(signal.SIGINT, _ctrl_c)  # its import makes Ctrl-C end the process
 DAEMONS = ("munged", "slurmctld", "slurmd")
 WHERE = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
@@ -144,6 +147,14 @@ def test_without_jobqueue_the_error_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ImportError, match=r"darts-xr\[slurm\]"):
         dx.start_cluster("slurm", cores=1, memory="3GB")
+
+
+def test_ctrl_c_stays_what_it_was() -> None:
+    code = (
+        "import signal; from darts_xr.slurm import job_size; before = signal.getsignal(signal.SIGINT); "
+        "job_size(1, '1GB'); assert signal.getsignal(signal.SIGINT) is before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ class Living:
         for item in self.items:
             weakref.finalize(item, self._gone).atexit = False
             self.now += 1
+            if self.now > 3000:
+                gc.collect()  # items are in circles, and when those are found depends on all else in the process
             self.most = max(self.most, self.now)
             yield item
 

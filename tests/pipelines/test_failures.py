@@ -144,8 +144,7 @@ def test_too_many_failures_end_the_run_with_the_numbers_and_it_goes_on(small: Sm
     assert sorted(ids) == sorted(item.id for item in items)
     assert len(run.failed) == 4
     page = report(run).read_text()
-    assert all(page.count(f"<h3>{scene['id']}</h3>") == 1 for scene in run.done)
-    assert all(page.count(f"<b>{scene['id']}</b>") == 1 for scene in run.failed)
+    assert all(page.count(f"<td>{scene['id']}</td>") == 1 for scene in run.scenes)
 
 
 def test_exit_codes_and_what_the_command_says(small: Small, tmp_path: Path):
@@ -297,6 +296,9 @@ def test_products_on_a_full_disk_leave_those_of_before(undisturbed: Run, tmp_pat
     with _small_disk(tmp_path / "disk", "20m") as remount:
         out = Path(shutil.copytree(undisturbed.folder, tmp_path / "disk" / "run"))
         aggregate(out, name="full_synthetic")
+        whole = digests(out)
+        for path in (out / "products").glob("*_level1.parquet"):
+            path.write_bytes(b"of before")  # what is as it should be would not be written again
         before = digests(out)
         used = sum(path.stat().st_blocks * 512 for path in out.rglob("*"))
         remount(f"size={used // 1024 + 40}k")
@@ -306,7 +308,7 @@ def test_products_on_a_full_disk_leave_those_of_before(undisturbed: Run, tmp_pat
         assert digests(out) == before
         remount("size=20m")
         assert _call("aggregate", out, "--name", "full_synthetic").exit_code == 0
-        assert digests(out) == before
+        assert digests(out) == whole
 
 
 def test_a_read_only_folder_is_refused_before_anything_is_done(
