@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -241,8 +242,6 @@ def detect(
     A run that is in the folder already goes on where it stopped. Ctrl-C finishes the scenes in flight, a second one
     stops at once; the same command goes on later.
     """
-    from contextlib import nullcontext
-
     import darts_xr as dx
     from pipelines.detect import detect as run_detect
     from pipelines.detect import plan
@@ -259,10 +258,9 @@ def detect(
     if dry_run:
         _show_plan(plan(source, **asked), as_json)
         return
-    where = nullcontext() if cluster is None else dx.start_cluster(None if cluster == "local" else cluster)
     limits = Limits(max_failures=max_failures)
     try:
-        with where as client, steps() as bar:
+        with _workers(cluster) as client, steps() as bar:
             run = run_detect(source, **asked, limits=limits, client=client, on_scene=bar.scene)
     except KeyboardInterrupt:
         notes.print(f"Stopped. The same command goes on from {out}.", highlight=False)
@@ -276,6 +274,17 @@ def detect(
         sys.exit(130)
     if run.failed:
         sys.exit(1)
+
+
+def _workers(cluster: str | None) -> Any:
+    """Client of the cluster that was asked for, None for this process."""
+    if cluster is None:
+        return nullcontext()
+    from darts_xr.cluster import start_cluster
+
+    # Dask lets its loggers tell everything, in the midst of the progress bar.
+    logging.getLogger("distributed").setLevel(logging.getLogger("pipelines").level)
+    return start_cluster(None if cluster == "local" else cluster)
 
 
 def _show_plan(plan: Any, as_json: bool) -> None:

@@ -26,6 +26,11 @@ screen = Console()
 notes = Console(stderr=True)
 
 
+def _plain(text: str) -> str:
+    """Text as it may be shown: an id that somebody else chose must not steer the terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
 class Steps:
     """Live view of what is going on: the last scene, scenes done, pixels a second, failures, time left."""
 
@@ -36,15 +41,15 @@ class Steps:
 
     def say(self, line: str) -> None:
         """Show what is going on."""
-        self._progress.update(self._task, description=escape(line))
+        self._progress.update(self._task, description=escape(_plain(line)))
 
     def scene(self, record: Mapping[str, Any], total: int) -> None:
         """Advance by a scene; to be given as ``on_scene``."""
-        name = escape(str(record["id"]))
+        name = escape(_plain(str(record["id"])))
         if record["state"] == "failed":
             self._failed += 1
             self._progress.console.print(
-                f"[red]failed[/] {name}: {escape(record['reason'])}", highlight=False, soft_wrap=True
+                f"[red]failed[/] {name}: {escape(_plain(record['reason']))}", highlight=False, soft_wrap=True
             )
             outcome = "failed"
         else:
@@ -91,7 +96,9 @@ def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -
         table.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
     for row in rows:
         # As Text: brackets in an id are no markup.
-        table.add_row(*(Text(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
+        table.add_row(
+            *(Text(f"{cell:.3f}" if isinstance(cell, float) else _plain(str(cell))) for cell in row)
+        )
     screen.print(table)
 
 

@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,25 +104,39 @@ class RunFolder:
                 part.unlink(missing_ok=True)
 
     @contextmanager
-    def scene_part(self, scene_id: str) -> Iterator[Path]:
+    def scene_part(self, scene_id: str, files: Set[str]) -> Iterator[Path]:
         """Local folder for a scene's files, which become the scene's when the block ends without error.
+
+        Parameters
+        ----------
+        scene_id : str
+            The scene.
+        files : set of str
+            Names of the files that the block will have made.
+
+        Yields
+        ------
+        pathlib.Path
+            The folder.
 
         Raises
         ------
         OutputError
             When the files cannot be written or put in their place; nothing of them is left.
         """
-        name = safe_name(scene_id)
         if self.local is None:
             with self.staging(self.scene_place(scene_id)) as part:
                 yield part
             return
-        final = self.local / "scenes" / name
-        part = final.with_name(f".{name}.{uuid.uuid4().hex[:8]}{_PART}")
+        final = self.local / self.scene_place(scene_id)
+        part = _hidden(final)
         with writing(self):
             part.mkdir(parents=True)
             try:
                 yield part
+                if files - {path.name for path in part.iterdir()}:
+                    # This run was stopped and another one swept while the scene was still in flight.
+                    raise OutputError(f"{self}: the files of {scene_id} were taken away while it was written")
                 _replace_folder(part, final)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -145,10 +159,14 @@ class RunFolder:
             return  # objects are whole or absent
         for place in (self.local, self.local / "scenes"):
             for left in place.glob(f".*{_PART}"):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
+                # Renamed first: a scene in flight, of a run that was stopped, must not find a part of its files.
+                doomed = _hidden(left)
+                with suppress(FileNotFoundError):
+                    os.replace(left, doomed)
+                    if doomed.is_dir():
+                        shutil.rmtree(doomed, ignore_errors=True)
+                    else:
+                        doomed.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -194,13 +212,24 @@ class RunFolder:
 def _replace_folder(part: Path, final: Path) -> None:
     """Put a folder in the place of another; a worker that was thought dead may be doing the same."""
     for left in (2, 1, 0):
-        shutil.rmtree(final, ignore_errors=True)
+        aside = _hidden(final)
+        with suppress(FileNotFoundError):
+            os.replace(final, aside)
         try:
             os.replace(part, final)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or left == 0:
+                with suppress(OSError):
+                    os.replace(aside, final)
                 raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _hidden(final: Path) -> Path:
+    """Path beside a folder that nobody else uses, and that the next run sweeps away."""
+    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{_PART}")
 
 
 class _ObjectLock:
@@ -225,8 +254,8 @@ class _ObjectLock:
         finally:
             self._over.set()
             keeper.join()
-            if not self.taken:
-                with writing(self.folder):
+            with writing(self.folder):
+                if (found := self._read()) and found["holder"] == self.holder:
                     self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from darts_xr.errors import PipelineError
 from darts_xr.inference import Ensemble
 from pipelines.folder import RunFolder
 from pipelines.records import Record
-from pipelines.scenes import SCENE_FILES, Job, SceneTask, Sources
+from pipelines.scenes import Job, SceneTask, Sources
 from pipelines.settings import Rules
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,10 @@ def _weight(item: pystac.Item) -> tuple[int, int]:
         (a.extra_fields["proj:shape"] for a in item.assets.values() if "proj:shape" in a.extra_fields), (0, 0)
     )
     pixels = int(shape[0]) * int(shape[1])
-    size = sum(path.stat().st_size for path in _local_files(item).values() if path.exists())
+    files = [
+        path for key, path in _local_files(item).items() if "metadata" not in (item.assets[key].roles or ())
+    ]
+    size = sum(path.stat().st_size for path in files if path.exists())
     return pixels, size or pixels * _BYTES_A_PIXEL
 
 
@@ -293,8 +296,7 @@ class Planner:
             if self._retry:
                 return True, "again, since it failed"
             return False, f"failed before: {record['reason']}"
-        files = {*SCENE_FILES, *(["members.parquet"] if self.job.members else [])}
-        if not files <= self._folder.files_of(task.id):
+        if not self.job.files <= self._folder.files_of(task.id):
             return True, "again, since its files are gone"
         return False, "done before"
 

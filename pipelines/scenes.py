@@ -40,9 +40,6 @@ from pipelines.settings import Rules, provenance
 
 log = logging.getLogger(__name__)
 
-#: What a scene's folder holds; with ``members=True`` also ``members.parquet``.
-SCENE_FILES = ("probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json")
-
 _QUICKLOOK_SIDE = 900  # px
 _PICTURE = ("red", "green", "blue")
 _drawing = threading.Lock()  # matplotlib draws in one thread at a time
@@ -87,6 +84,12 @@ class Job:
     rules: Rules
     folder: str
     members: bool = False
+
+    @property
+    def files(self) -> frozenset[str]:
+        """What a scene's folder holds."""
+        always = ("probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json")
+        return frozenset([*always, "members.parquet"] if self.members else always)
 
     def __call__(self, task: SceneTask) -> Record:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
@@ -285,7 +288,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
 
     made_by = provenance(rules, ensemble, prob.attrs)
     home = RunFolder(job.folder)
-    with home.scene_part(task.id) as part:
+    with home.scene_part(task.id, job.files) as part:
         write_raster(percent, part / "probability.tif", metadata=made_by)
         write_raster(binary, part / "binary.tif", metadata=made_by)
         write_vectors(level1, part / "level1", formats=("parquet",), metadata=made_by)
@@ -358,7 +361,7 @@ def result_item(
         **outline,
         "properties": {
             "datetime": made_by["datetime"],
-            "proj:code": str(raster.odc.geobox.crs),
+            "proj:code": f"EPSG:{raster.odc.geobox.crs.epsg}",  # a UTM zone; str() would give WKT
             "proj:shape": list(raster.shape),
             "proj:transform": list(raster.odc.geobox.transform)[:6],
             **made,

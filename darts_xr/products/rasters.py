@@ -112,7 +112,7 @@ def write_raster(
     }  # fmt: skip
 
     def write(part: Path) -> None:
-        with rasterio.MemoryFile() as memory:
+        with rasterio.MemoryFile() as memory, rasterio.MemoryFile() as whole:
             with memory.open(**profile) as plain:
                 plain.write(raster.values, 1)
                 plain.set_band_description(1, str(raster.name))
@@ -120,12 +120,14 @@ def write_raster(
             with memory.open() as plain:
                 rasterio.shutil.copy(
                     plain,
-                    part,
+                    whole.name,
                     driver="COG",
                     compress="DEFLATE",
                     blocksize=512,
                     overview_resampling="nearest",
                 )
+            # Not by GDAL, which may say nothing when the disk is full.
+            part.write_bytes(whole.getbuffer())
 
     replace_whole(Path(path), write)
     return Path(path)

@@ -16,12 +16,12 @@ import pytest
 import shapely
 
 import darts_xr as dx
-from darts_xr.errors import PipelineError, RunLockedError
+from darts_xr.errors import OutputError, PipelineError, RunLockedError
 from pipelines.aggregate import aggregate
 from pipelines.detect import plan
+from pipelines.folder import RunFolder
 from pipelines.records import Run, open_run
 from pipelines.report import report
-from pipelines.scenes import SCENE_FILES
 from pipelines.settings import Rules
 from tests.inference.worlds import lively
 from tests.pipelines.small import RULES, Seen, Small, digests, leftovers, times
@@ -137,7 +137,9 @@ def test_changed_layers_do_the_scenes_near_them_again(
     assert "again, since its filters changed" in caplog.text
 
 
-@pytest.mark.parametrize("name", [*SCENE_FILES, "."])
+@pytest.mark.parametrize(
+    "name", ["probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json", "."]
+)
 def test_scenes_whose_files_are_gone_are_done_again(
     small: Small, pair: list, two: Run, mine: Path, name: str, caplog: pytest.LogCaptureFixture
 ):
@@ -327,8 +329,25 @@ def test_a_folder_is_free_again_after_a_run_that_failed(small: Small, pair: list
 
 
 def test_plan_needs_no_lock(small: Small, pair: list, tmp_path: Path):
-    from pipelines.folder import RunFolder
-
     with RunFolder(tmp_path / "run").locked():
         found = plan(pair, models=[small.model], auxiliary=small.world.auxiliary, out=tmp_path / "run")
     assert found.scenes == 2
+
+
+def test_a_scene_swept_away_while_it_was_written_never_takes_the_place_of_a_whole_one(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    with folder.scene_part("a", {"1", "2"}) as part:
+        (part / "1").write_text("whole")
+        (part / "2").write_text("whole")
+
+    def write_and_lose() -> None:
+        with folder.scene_part("a", {"1", "2"}) as part:
+            (part / "1").write_text("new")
+            folder.sweep()  # of the run that was started after this one's had been stopped
+            part.mkdir()  # as writers of files do
+            (part / "2").write_text("new")
+
+    with pytest.raises(OutputError, match="taken away"):
+        write_and_lose()
+    assert {path.read_text() for path in (tmp_path / "scenes" / "a").iterdir()} == {"whole"}
+    assert not leftovers(tmp_path)
