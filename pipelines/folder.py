@@ -254,8 +254,8 @@ class _ObjectLock:
         finally:
             self._over.set()
             keeper.join()
-            if not self.taken:
-                with writing(self.folder):
+            with writing(self.folder):
+                if (found := self._read()) and found["holder"] == self.holder:
                     self.path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
