@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError
 
-from darts_xr.catalog.addresses import cause, file_name, is_url, redact
+from darts_xr.catalog.addresses import cause, file_name, redact
 from darts_xr.errors import (
     CRSError,
     DamagedFileError,
@@ -103,7 +103,7 @@ def read_header(href: str) -> RasterHeader:
     ------
     MissingFileError, DamagedFileError
     """
-    options = HTTP_OPTIONS if is_url(href) else {}
+    options = HTTP_OPTIONS if "://" in href or href.startswith("/vsi") else {}
     with naming_read_errors(href), rasterio.Env(**options), rasterio.open(href) as source:
         return RasterHeader(
             href=href,
