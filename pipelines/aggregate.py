@@ -147,18 +147,20 @@ def aggregate(
     """
     run = run if isinstance(run, Run) else open_run(run)
     with client.as_current() if client is not None else nullcontext():
-        cover, span = _cover(run, years)
-        groups = [[year] for year in span] if by_year else [span]
-        parts = [_products(run, group, name) for group in groups]
+        footprints = _footprints(run, years)
+        if not by_year:
+            return _products(run, footprints, name)
+        parts = [_products(run, seen, name) for _, seen in footprints.groupby("year")]
+        cover = dx.coverage(footprints)
     level2 = pd.concat([part.level2 for part in parts], ignore_index=True)
     level2["id"] = np.arange(1, len(level2) + 1, dtype=np.int64)
     files = [file for part in parts for file in part.files]
     return Products(merge_level1(part.level1 for part in parts), level2, cover, files)
 
 
-def _products(run: Run, years: list[int], name: str) -> Products:
+def _products(run: Run, footprints: gpd.GeoDataFrame, name: str) -> Products:
     """Build and write one set of products."""
-    cover, span = _cover(run, years)
+    cover, span = dx.coverage(footprints.reset_index(drop=True)), _span(footprints)
     level1 = read_level1(run, years=span)
     level2 = _level2(level1, run.folder / "products", name)
     files = _write(run, "features", {"level1": level1, "level2": level2}, name, span)
@@ -182,10 +184,11 @@ def _level2(level1: gpd.GeoDataFrame, folder: Path | UPath, name: str) -> gpd.Ge
     return dx.level2(level1) if best is None else update_level2(*best)
 
 
-def _row_hashes(level1: gpd.GeoDataFrame) -> NDArray[np.integer]:
+def _row_hashes(frame: gpd.GeoDataFrame) -> NDArray[np.integer]:
     """One number a row that changes with any of its values but the running id."""
-    plain = pd.DataFrame(level1.drop(columns=["id", "geometry"])).assign(wkb=level1.geometry.to_wkb(hex=True))
-    return pd.util.hash_pandas_object(plain, index=False).to_numpy()
+    plain = pd.DataFrame(frame.drop(columns=["id", "geometry"], errors="ignore"))
+    wkb = frame.geometry.to_wkb(hex=True)
+    return pd.util.hash_pandas_object(plain.assign(wkb=wkb), index=False).to_numpy()
 
 
 def coverage(
@@ -198,13 +201,15 @@ def coverage(
     """Write only the coverage files of a run; see :func:`aggregate`."""
     run = run if isinstance(run, Run) else open_run(run)
     with client.as_current() if client is not None else nullcontext():
-        cover, span = _cover(run, years)
-    files = _write(run, "coverage", cover, name, span)
+        footprints = _footprints(run, years)
+        cover = dx.coverage(footprints)
+    files = _write(run, "coverage", cover, name, _span(footprints))
     empty = merge_level1([])
     return Products(empty, dx.level2(empty), cover, files)
 
 
-def _cover(run: Run, years: Iterable[int] | None) -> tuple[dict[str, gpd.GeoDataFrame], list[int]]:
+def _footprints(run: Run, years: Iterable[int] | None) -> gpd.GeoDataFrame:
+    """Outlines of the finished scenes of these years, of which there must be one."""
     footprints = read_footprints(run)
     if years is not None:
         footprints = footprints[footprints["year"].isin(list(years))].reset_index(drop=True)
@@ -213,7 +218,11 @@ def _cover(run: Run, years: Iterable[int] | None) -> tuple[dict[str, gpd.GeoData
             f"{run.folder} has no finished scene{'' if years is None else ' in these years'}; "
             f"of {len(run.scenes)} scenes {len(run.failed)} failed. See darts-xr report for the reasons."
         )
-    return dx.coverage(footprints), sorted({int(year) for year in footprints["year"]})
+    return footprints
+
+
+def _span(footprints: gpd.GeoDataFrame) -> list[int]:
+    return sorted({int(year) for year in footprints["year"]})
 
 
 def _write(
@@ -235,9 +244,7 @@ def _write(
 
 def _content(frame: gpd.GeoDataFrame) -> str:
     """Digest of a frame's rows, whatever their order."""
-    plain = pd.DataFrame(frame.drop(columns="geometry")).assign(wkb=frame.geometry.to_wkb(hex=True))
-    rows = np.sort(pd.util.hash_pandas_object(plain, index=False).to_numpy())
-    return hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(np.sort(_row_hashes(frame)).tobytes()).hexdigest()[:16]
 
 
 def _made_by(run: Run, years: list[int]) -> dict[str, str]:

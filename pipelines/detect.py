@@ -15,6 +15,7 @@ import geopandas as gpd
 import pystac
 
 import darts_xr as dx
+from darts_xr.catalog import iter_items
 from darts_xr.errors import OutputError, PipelineError
 from darts_xr.inference import Ensemble
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
@@ -106,15 +107,14 @@ def detect(
     ensemble = models if isinstance(models, Ensemble) else dx.load_ensemble(*models)
     require_auxiliary(ensemble, auxiliary)
     sources = load_sources(auxiliary, landcover, infrastructure)
-    items = dx.search(source, ids=only)
     folder, rules = RunFolder(out), rules or Rules()
     with folder.locked():
         folder.sweep()
         records = RecordLog(folder).read()
         planner = Planner(
-            items, sources, ensemble, rules, folder, records, members=members, retry_failed=retry_failed
-        )
-        del items
+            _scenes(source, only), sources, ensemble, rules, folder, records, members=members,
+            retry_failed=retry_failed,
+        )  # fmt: skip
         planner.check_others()
         settings = {
             "darts_xr": dx.__version__,
@@ -265,11 +265,21 @@ def plan(
     require_auxiliary(ensemble, auxiliary)
     folder = RunFolder(out)
     planner = Planner(
-        dx.search(source, ids=only), load_sources(auxiliary, landcover, infrastructure), ensemble, rules or Rules(),
+        _scenes(source, only), load_sources(auxiliary, landcover, infrastructure), ensemble, rules or Rules(),
         folder, RecordLog(folder).read(), members=members, retry_failed=retry_failed,
     )  # fmt: skip
     planner.check_others()
     return make_plan(planner, rate=last_rate(ensemble), workers=workers)
+
+
+def _scenes(source: Any, only: Sequence[str] | None) -> Iterator[pystac.Item]:
+    """Items one by one: a run may have more of them than memory holds."""
+    items = iter_items(source, ids=only)
+    if (first := next(items, None)) is None:
+        dx.search(source, ids=only)  # raises, and says why there is none
+        return
+    yield first
+    yield from items
 
 
 def _pool(client: Any, work: Work) -> Pool:

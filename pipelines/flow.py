@@ -17,6 +17,7 @@ import queue
 import signal
 import threading
 import time
+import traceback
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from darts_xr.catalog import redact
 from darts_xr.errors import OutputError, PipelineError
 from pipelines.records import Record
 
@@ -110,7 +112,8 @@ class ClusterPool:
     def capacity(self) -> int:
         """Scenes that may be in flight now; a cluster that is still starting gets a few to show that it is wanted."""
         if time.monotonic() - self._asked > 1:  # workers come and go
-            threads = self._client.nthreads().values()
+            with _naming_the_loss():
+                threads = self._client.nthreads().values()
             self._capacity = max(2, sum(threads) + self.SPARE * len(threads))
             self._asked = time.monotonic()
         return self._capacity
@@ -133,6 +136,22 @@ class ClusterPool:
 
     def close(self, *, at_once: bool) -> None:
         """Nothing to do: the cluster belongs to who started it."""
+
+
+@contextmanager
+def _naming_the_loss() -> Iterator[None]:
+    """Say what a connection that broke means for the run."""
+    try:
+        yield
+    except OSError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: BaseException) -> PipelineError:
+    return PipelineError(
+        f"the cluster is gone ({error or type(error).__name__}). Start one again and run the same command: it goes on "
+        "where it stopped."
+    )
 
 
 def _packed(content: Any) -> bytes:
@@ -351,16 +370,13 @@ def _outcome(task: Task, future: Any) -> Record:
         raise
     except Exception as error:  # whatever a worker or the cluster raises
         if type(error).__name__ in ("CancelledError", "FutureCancelledError", "CommClosedError"):
-            raise PipelineError(
-                f"{task.id}: the cluster is gone ({error or type(error).__name__}). Start one again and run the same "
-                "command: it goes on where it stopped."
-            ) from error
+            raise _lost(error) from error
         died = type(error).__name__ == "KilledWorker"
+        reason = "its workers died, perhaps for want of memory"
         if not died:
-            log.exception("%s failed outside of darts_xr", task.id)
-        reason = (
-            "its workers died, perhaps for want of memory" if died else f"{type(error).__name__}: {error}"
-        )
+            reason = redact(f"{type(error).__name__}: {error}")
+            where = redact("".join(traceback.format_exception(error)))
+            log.error("%s failed outside of darts_xr: %s", task.id, where)
         return {
             "id": task.id, "state": "failed", "reason": reason, "transient": died, "inputs": dict(task.inputs)
         }  # fmt: skip

@@ -197,7 +197,7 @@ class Planner:
         retry_failed: bool = False,
     ) -> None:
         # A pystac item takes ten times the memory of its JSON, and a run may have tens of thousands.
-        self._items = [(item.id, *_packed(item), *_weight(item)) for item in items]
+        self._items = sorted((item.id, *_packed(item), *_weight(item)) for item in items)
         if twice := [scene_id for scene_id, count in Counter(self.ids).items() if count > 1]:
             raise PipelineError(
                 f"{len(twice)} scene(s) are in the source more than once ({', '.join(twice[:3])}"

@@ -46,7 +46,7 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
         "auxiliary": record["auxiliary"],
         "scenes done / failed": f"{record['counts']['done']} / {record['counts']['failed']}",
         "state": record["state"],
-        "seconds": record.get("seconds", "it did not end by itself"),
+        "seconds": "it did not end by itself" if record["seconds"] is None else record["seconds"],
         "seconds by stage, all scenes": _stages(run),
         **{f"scores, {level}": scores for level, scores in record.get("scores", {}).items()},
     }

@@ -98,7 +98,7 @@ class Job:
     def __call__(self, task: SceneTask) -> Record:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        with _noting_warnings(task.id) as warnings, _own_threads() as worker:
+        with _noting_warnings() as warnings, _own_threads() as worker:
             try:
                 found = detect_scene(task, self)
             except OutputError:
@@ -123,6 +123,8 @@ class SceneTask:
 
     Parameters
     ----------
+    id : str
+        Id of the scene.
     item : str
         STAC item as JSON.
     auxiliary : list of str, "neutral" or None
@@ -172,9 +174,8 @@ def _own_threads() -> Iterator[str]:
     if worker is None:
         yield "this process"
         return
-    with (
-        _sharing
-    ):  # Dask's settings belong to the process, so the first scene makes them and the last undoes them
+    # Dask's settings belong to the process, so the first scene makes them and the last undoes them.
+    with _sharing:
         if _shared["users"] == 0:
             cores = worker.state.nthreads * int(os.environ.get("OMP_NUM_THREADS", "1"))
             _shared["pool"] = ThreadPoolExecutor(cores, thread_name_prefix="chunk")
@@ -212,7 +213,7 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def _noting_warnings(scene_id: str) -> Iterator[list[str]]:
+def _noting_warnings() -> Iterator[list[str]]:
     """Collect what the library and the pipelines warn of while a scene is done."""
     notes = _Notes()
     loggers = [logging.getLogger(name) for name in ("darts_xr", "pipelines")]

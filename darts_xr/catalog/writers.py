@@ -26,7 +26,6 @@ def write_catalog(
     *,
     title: str,
     description: str,
-    layout: str = "items/{id}.json",
 ) -> Path:
     """Write items as a static, self-contained STAC catalogue.
 
@@ -43,8 +42,6 @@ def write_catalog(
         The catalogue's file, or the folder that its ``catalog.json`` goes to; folders are made.
     title, description : str
         Of the catalogue.
-    layout : str, optional
-        Where an item's file goes below the catalogue's folder; ``{id}`` stands for the item's id, made safe.
 
     Returns
     -------
@@ -75,19 +72,18 @@ def write_catalog(
             raise CatalogError(f"two items have the id {item.id}; keep one, or write two catalogues")
         written.add(item.id)
         members[item.collection_id].add(item)
-        place = _place(item.id, layout)
-        up = "/".join([".."] * place.count("/")) or "."
+        place = _place(item.id)
         parent = target.name if item.collection_id is None else _collection_place(item.collection_id)
-        _write_json(root / place, _document(item, root, f"{up}/{target.name}", f"{up}/{parent}", up))
+        _write_json(root / place, _document(item, root, f"../{target.name}", f"../{parent}"))
 
     links = [_link("root", f"./{target.name}", title=title)]
     for collection_id, own in sorted(members.items(), key=lambda pair: pair[0] or ""):
         if collection_id is not None:
             name = _collection_place(collection_id)
-            _write_json(root / name, _collection(collection_id, own, target.name, layout))
+            _write_json(root / name, _collection(collection_id, own, target.name))
             links.append(_link("child", f"./{name}", title=collection_id))
         else:
-            links.extend(_item_links(own, ".", layout))
+            links.extend(_item_links(own, "."))
     catalog = {
         "type": "Catalog",
         "id": safe_name(title),
@@ -203,20 +199,20 @@ def _distinct(items: Iterable[pystac.Item]) -> list[pystac.Item]:
     return ordered
 
 
-def _place(item_id: str, layout: str) -> str:
-    return layout.format(id=safe_name(item_id))
+def _place(item_id: str) -> str:
+    return f"items/{safe_name(item_id)}.json"
 
 
 def _collection_place(collection_id: str) -> str:
     return f"collections/{safe_name(collection_id)}.json"
 
 
-def _item_links(members: _Members, up: str, layout: str) -> list[dict[str, str]]:
-    return [_link("item", f"{up}/{_place(own, layout)}", kind=_GEOJSON) for own in sorted(members.ids)]
+def _item_links(members: _Members, up: str) -> list[dict[str, str]]:
+    return [_link("item", f"{up}/{_place(own)}", kind=_GEOJSON) for own in sorted(members.ids)]
 
 
-def _document(item: pystac.Item, root: Path, catalog: str, parent: str, up: str) -> dict[str, Any]:
-    document = _relative(item.to_dict(include_self_link=False, transform_hrefs=False), root, up)
+def _document(item: pystac.Item, root: Path, catalog: str, parent: str) -> dict[str, Any]:
+    document = _relative(item.to_dict(include_self_link=False, transform_hrefs=False), root, "..")
     kept = [link for link in document["links"] if link["rel"] not in ("self", "root", "parent", "collection")]
     links = [_link("root", catalog), _link("parent", parent)]
     if item.collection_id is not None:
@@ -234,7 +230,7 @@ def _relative(document: dict[str, Any], root: Path, up: str) -> dict[str, Any]:
     return document
 
 
-def _collection(collection_id: str, members: _Members, catalog: str, layout: str) -> dict[str, Any]:
+def _collection(collection_id: str, members: _Members, catalog: str) -> dict[str, Any]:
     platforms = sorted(members.platforms)
     return {
         "type": "Collection",
@@ -250,7 +246,7 @@ def _collection(collection_id: str, members: _Members, catalog: str, layout: str
         "links": [
             _link("root", f"../{catalog}"),
             _link("parent", f"../{catalog}"),
-            *_item_links(members, "..", layout),
+            *_item_links(members, ".."),
         ],
     }
 
