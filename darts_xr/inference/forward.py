@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from darts_xr.cube.bands import Band, scale_band
 from darts_xr.errors import PredictionError
 from darts_xr.inference.checkpoint import Checkpoint
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
+from darts_xr.inference.pixels import VALID, planes_of, to_bytes
 from darts_xr.inference.tiles import Window
 
 log = logging.getLogger(__name__)
@@ -54,26 +56,22 @@ def network_input(
     torch.Tensor
         (band, y, x) float32.
     """
-    return _scaled(stack, names, valid, member.bands)
+    return _scaled(dict(zip(names, stack, strict=True)), valid, member.bands)
 
 
-def _scaled(
-    stack: torch.Tensor, names: tuple[str, ...], valid: torch.Tensor, bands: Sequence[Band]
-) -> torch.Tensor:
+def _scaled(planes: Mapping[str, torch.Tensor], valid: torch.Tensor, bands: Sequence[Band]) -> torch.Tensor:
     """Band after band, so that each plane stays in the cache through all steps."""
-    scaled = torch.empty((len(bands), *stack.shape[1:]), dtype=torch.float32, device=stack.device)
+    scaled = torch.empty((len(bands), *valid.shape), dtype=torch.float32, device=valid.device)
     for plane, band in zip(scaled, bands, strict=True):
-        torch.mul(scale_band(band, stack[names.index(band.name)]), valid, out=plane)
+        torch.mul(scale_band(band, planes[band.name].float()), valid, out=plane)
     return scaled
 
 
 def member_probabilities(
-    pixels: FloatArray,
-    valid: NDArray[np.bool_],
+    block: NDArray[Any],
     windows: Sequence[Window],
     *,
     ensemble: Ensemble,
-    names: tuple[str, ...],
     margin: int,
     shape: tuple[int, int],
     augment: bool,
@@ -84,12 +82,12 @@ def member_probabilities(
 
     Parameters
     ----------
-    pixels, valid : numpy.ndarray
-        (band, y, x) float32 in physical units and (y, x) bool, the block with ``margin`` pixels around it.
+    block : numpy.ndarray
+        (y, x) records of bands in physical units and ``valid``, with ``margin`` pixels around.
     windows : sequence of Window
         Where to predict; elsewhere the result is NaN.
-    ensemble, names, margin, shape : Ensemble, tuple of str, int, tuple of int
-        Networks, names of ``pixels``' bands, width of the margin, and size of the result.
+    ensemble, margin, shape : Ensemble, int, tuple of int
+        Networks, width of the margin, and size of the result.
     augment : bool
         Whether to average over flips.
     place, origin : str, tuple of int
@@ -101,12 +99,13 @@ def member_probabilities(
         (member, y, x) float32, ``shape`` pixels.
     """
     device = resolve_device(ensemble.device)
-    stack, mask = _upload(pixels, device), _upload(valid, device)
+    raw = _upload(to_bytes(block), device)
     with _slot(device), torch.inference_mode():
         _await_upload(device)
         result = torch.full((len(ensemble.members), *shape), torch.nan, device=device)
         bands = _distinct_bands(ensemble)
-        scaled = _scaled(stack, names, mask, bands)
+        planes = planes_of(raw, block.dtype)
+        scaled = _scaled(planes, planes[VALID] > 0, bands)
         for number, member in enumerate(ensemble.members):
             network, _ = network_of(member, ensemble.device, ensemble.batch_norm, ensemble.compiled)
             inputs = scaled[_channels(member, bands)]

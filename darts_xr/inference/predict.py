@@ -7,8 +7,8 @@ tiles see the same pixels, so the numbers do not depend on the chunking.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import dask.array as da
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from darts_xr.errors import MissingBandsError, TilingError
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
+from darts_xr.inference.halo import Halo, map_with_halo
+from darts_xr.inference.pixels import VALID, lazy_records
 from darts_xr.inference.published import published_windows
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
 
@@ -28,34 +30,22 @@ Tiling = Literal["lattice", "legacy"]
 _LARGEST_BLOCK = 2048  # px; larger chunks are predicted in parts, so that memory stays bounded
 
 
-def _stack_block(*bands: NDArray[Any]) -> FloatArray:
-    """Bands of a block as one float32 array, converted on the way."""
-    stack = np.empty((len(bands), *bands[0].shape), np.float32)
-    for plane, band in zip(stack, bands, strict=True):
-        plane[...] = band
-    return stack
-
-
-def _extend(block: FloatArray, margin: int, stride: int, halo: Sequence[int]) -> FloatArray:
-    """Give a block a full margin on each side, mirrored where the scene ends, and whole strides.
-
-    ``halo`` holds the rows above and below and the columns left and right that neighbours gave.
-    """
-    above, below, left, right = halo
-    height, width = block.shape[1] - above - below, block.shape[2] - left - right
-    pad_y = (margin - above, margin - below + (-height) % stride)
-    pad_x = (margin - left, margin - right + (-width) % stride)
+def _extend(block: NDArray[Any], margin: int, stride: int, halo: Halo) -> NDArray[Any]:
+    """Give a block a full margin on each side, mirrored where the scene ends, and whole strides."""
+    height, width = block.shape[0] - halo.above - halo.below, block.shape[1] - halo.left - halo.right
+    pad_y = (margin - halo.above, margin - halo.below + (-height) % stride)
+    pad_x = (margin - halo.left, margin - halo.right + (-width) % stride)
     if not any((*pad_y, *pad_x)):
         return block
-    return np.pad(block, ((0, 0), pad_y, pad_x), mode="reflect")
+    return np.pad(block, (pad_y, pad_x), mode="reflect")
 
 
 def _predict_block(
-    block: FloatArray,
-    block_id: tuple[int, ...],
+    block: NDArray[Any],
+    halo: Halo,
+    position: tuple[int, int],
     *,
     ensemble: Ensemble,
-    names: tuple[str, ...],
     grid: tuple[tuple[int, ...], tuple[int, ...]],
     tile: int,
     margin: int,
@@ -63,13 +53,13 @@ def _predict_block(
     each: bool,
     place: str,
 ) -> FloatArray:
-    """Probability of one block with halo, (band + valid, h, w): the mean (h, w), or with ``each`` (member, h, w)."""
-    position = block_id[-2:]
+    """Probability of one block of records with halo: the mean (y, x), or with ``each`` (member, y, x)."""
     shape = grid[0][position[0]], grid[1][position[1]]
     origin = sum(grid[0][: position[0]]), sum(grid[1][: position[1]])
-    above, left = (margin if k else 0 for k in position)
-    halo = above, block.shape[1] - shape[0] - above, left, block.shape[2] - shape[1] - left
-    seen = block[-1, above : above + shape[0], left : left + shape[1]] > 0
+    rows, cols = (
+        slice(first, first + length) for first, length in zip((halo.above, halo.left), shape, strict=True)
+    )
+    seen = block[VALID][rows, cols] > 0
     windows = list(
         lattice_windows(
             seen, tile=tile, margin=margin, stride=ensemble.stride, cut=ensemble.batch_norm == "eval"
@@ -77,9 +67,8 @@ def _predict_block(
     )
     if not windows:
         return np.full((len(ensemble.members), *shape) if each else shape, np.nan, np.float32)
-    extended = _extend(block, margin, ensemble.stride, halo)
     result = member_probabilities(
-        extended[:-1], extended[-1] > 0, windows, ensemble=ensemble, names=names, margin=margin, shape=shape,
+        _extend(block, margin, ensemble.stride, halo), windows, ensemble=ensemble, margin=margin, shape=shape,
         augment=augment, place=place, origin=origin,
     )  # fmt: skip
     result = result if each else _mean_block(result)
@@ -105,32 +94,21 @@ def lattice_chunks(chunks: tuple[int, ...], tile: int, least: int) -> tuple[int,
     return tuple(b - a for a, b in zip(borders, [*borders[1:], total], strict=True))
 
 
-def _stacked(bands: list[xr.DataArray], chunks: tuple[tuple[int, ...], ...]) -> da.Array:
-    """Lazy (band, y, x) float32 stack in the given chunks."""
-    aligned = []
-    for band in bands:
-        data = band.transpose("y", "x").data
-        lazy = isinstance(data, da.Array)
-        aligned.append(data.rechunk(chunks) if lazy else da.from_array(data, chunks=chunks))
-    return da.map_blocks(
-        _stack_block, *aligned, dtype=np.float32, new_axis=0, chunks=((len(bands),), *chunks),
-        meta=np.empty((0, 0, 0), np.float32),
-    )  # fmt: skip
-
-
 def _on_lattice(
-    stack: da.Array, ensemble: Ensemble, *, names: tuple[str, ...], tile: int, margin: int, augment: bool, each: bool,
-    place: str,
-) -> da.Array:  # fmt: skip
-    """Lazy probability of a stack in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
-    grid = stack.chunks[1:]
-    depth = {1 + k: margin if len(along) > 1 else 0 for k, along in enumerate(grid)}
-    wide = da.overlap.overlap(stack, {0: 0, **depth}, "none", allow_rechunk=False)
-    return da.map_blocks(
-        _predict_block, wide, dtype=np.float32, meta=np.empty((0,) * (3 if each else 2), np.float32),
-        chunks=((len(ensemble.members),), *grid) if each else grid, drop_axis=[] if each else [0],
-        ensemble=ensemble, names=names, grid=grid, tile=tile, margin=margin, augment=augment, each=each, place=place,
+    records: da.Array, ensemble: Ensemble, *, tile: int, margin: int, augment: bool, each: bool, place: str
+) -> da.Array:
+    """Lazy probability of records in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
+    predict_block = partial(
+        _predict_block, ensemble=ensemble, grid=records.chunks, tile=tile, margin=margin, augment=augment, each=each,
+        place=place,
     )  # fmt: skip
+    return map_with_halo(
+        predict_block,
+        records,
+        margin,
+        leading=(len(ensemble.members),) if each else (),
+        meta=np.empty((0,) * (3 if each else 2), np.float32),
+    )
 
 
 def _check_lattice(ensemble: Ensemble, tile: int, margin: int) -> None:
@@ -205,27 +183,26 @@ def predict(
         raise TilingError('tiling="legacy" has windows of its own; tile and margin are for tiling="lattice"')
     names = ensemble.bands
     place = str(scene.attrs.get("item_id", "the scene"))
-    if missing := [name for name in (*names, "valid") if name not in scene]:
+    if missing := [name for name in (*names, VALID) if name not in scene]:
         raise MissingBandsError(
             f"{place} lacks {', '.join(missing)}, which the ensemble {ensemble.name} needs. Open it with an auxiliary "
             'source that has them, or with auxiliary="neutral".'
         )
     tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
-    like = scene["valid"].transpose("y", "x")
-    bands = [scene[name] for name in (*names, "valid")]
+    like = scene[VALID].transpose("y", "x")
+    bands = [scene[name] for name in (*names, VALID)]
     near = like.chunks or tuple((n,) for n in like.shape)
     light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
     if tiling == "legacy":
         settings = f"legacy, window {LEGACY_WINDOW} px, overlap {LEGACY_OVERLAP} px, linear ramps"
-        stack = _stacked(bands, near)
-        each = published_windows(stack, light, names, augment=augment, place=place)
+        each = published_windows(lazy_records(bands, near), light, augment=augment, place=place)
     else:
         _check_lattice(ensemble, tile, margin)
         settings = f"lattice, tile {tile} px, margin {margin} px"
         least = max(margin, ensemble.stride)
-        stack = _stacked(bands, tuple(lattice_chunks(along, tile, least) for along in near))
+        records = lazy_records(bands, tuple(lattice_chunks(along, tile, least) for along in near))
         each = _on_lattice(
-            stack, light, names=names, tile=tile, margin=margin, augment=augment, each=members, place=place
+            records, light, tile=tile, margin=margin, augment=augment, each=members, place=place
         )
     mean = each if each.ndim == 2 else _mean(each)
     attrs = {

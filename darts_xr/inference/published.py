@@ -18,29 +18,28 @@ from numpy.typing import NDArray
 from darts_xr.errors import TilingError
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
+from darts_xr.inference.pixels import VALID
 from darts_xr.inference.tiles import LEGACY_WINDOW, Window, legacy_ramp, legacy_starts
 
 FloatArray = NDArray[np.float32]
 
 
 def predict_window(
-    pieces: list[list[FloatArray]],
+    pieces: list[list[NDArray[Any]]],
     *,
     ensemble: Ensemble,
-    names: tuple[str, ...],
     augment: bool,
     place: str,
     origin: tuple[int, int],
 ) -> FloatArray | None:
     """Member probabilities of one window put together from its pieces; None where it has no valid pixel."""
     block = np.block(pieces)
-    valid = block[-1] > 0
-    if not valid.any():
+    if not (block[VALID] > 0).any():
         return None
     side = block.shape[1]
     return member_probabilities(
-        block[:-1], valid, [Window(0, 0, side, side)], ensemble=ensemble, names=names, margin=0, shape=(side, side),
-        augment=augment, place=place, origin=origin,
+        block, [Window(0, 0, side, side)], ensemble=ensemble, margin=0, shape=(side, side), augment=augment,
+        place=place, origin=origin,
     )  # fmt: skip
 
 
@@ -71,17 +70,15 @@ def blend(
     return total
 
 
-def published_windows(
-    stack: da.Array, ensemble: Ensemble, names: tuple[str, ...], *, augment: bool, place: str
-) -> da.Array:
-    """Lazy member probabilities, (member, y, x), of a lazy (band + valid, y, x) stack.
+def published_windows(records: da.Array, ensemble: Ensemble, *, augment: bool, place: str) -> da.Array:
+    """Lazy member probabilities, (member, y, x), of lazy (y, x) records.
 
-    The stack is cut at every border of a window, so that windows are whole pieces and each is predicted once, whatever
-    the chunks of the scene.
+    The records are cut at every border of a window, so that windows are whole pieces and each is predicted once,
+    whatever the chunks of the scene.
     """
-    if min(stack.shape[1:]) < LEGACY_WINDOW:
+    if min(records.shape) < LEGACY_WINDOW:
         raise TilingError(
-            f'{place} is {stack.shape[1]} × {stack.shape[2]} px, and tiling="legacy" needs at least '
+            f'{place} is {records.shape[0]} × {records.shape[1]} px, and tiling="legacy" needs at least '
             f'{LEGACY_WINDOW} px on each side, as the published workflow did. Use tiling="lattice".'
         )
     if LEGACY_WINDOW % ensemble.stride:
@@ -89,21 +86,21 @@ def published_windows(
             f"the networks of {ensemble.name} take sides that are multiples of {ensemble.stride} px, and "
             f'tiling="legacy" has windows of {LEGACY_WINDOW}. Use tiling="lattice".'
         )
-    starts = [legacy_starts(length) for length in stack.shape[1:]]
+    starts = [legacy_starts(length) for length in records.shape]
     cuts = [sorted({0, *along, *(start + LEGACY_WINDOW for start in along)}) for along in starts]
     sizes = tuple(tuple(b - a for a, b in pairwise(along)) for along in cuts)
-    stack = stack.rechunk((-1, *sizes))
-    pieces = stack.to_delayed()[0]
+    records = records.rechunk(sizes)
+    pieces = records.to_delayed()
     run, mix = dask.delayed(predict_window, pure=True), dask.delayed(blend, pure=True)
     predicted: dict[tuple[int, int], Delayed] = {}
     for top in starts[0]:
         for left in starts[1]:
             rows, cols = _between(cuts[0], top), _between(cuts[1], left)
             predicted[top, left] = run(
-                [[pieces[i, j] for j in cols] for i in rows], ensemble=ensemble, names=names, augment=augment,
-                place=place, origin=(top, left),
+                [[pieces[i, j] for j in cols] for i in rows], ensemble=ensemble, augment=augment, place=place,
+                origin=(top, left),
             )  # fmt: skip
-    masks = stack[-1].to_delayed()
+    masks = records[VALID].to_delayed()
     members = len(ensemble.members)
     blocks = [
         [

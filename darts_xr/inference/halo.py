@@ -1,0 +1,126 @@
+"""Blocks with the pixels around them that their neighbours hold.
+
+As ``dask.array.overlap`` gives, with three tasks a chunk instead of about twenty: a neighbour hands over copies of its
+four rims, so that its own pixels can go as soon as it has been worked on, and the halo is joined where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+
+
+class Rims(NamedTuple):
+    """Copies of a block's outermost rows and columns."""
+
+    top: NDArray[Any]
+    bottom: NDArray[Any]
+    left: NDArray[Any]
+    right: NDArray[Any]
+
+
+class Halo(NamedTuple):
+    """Rows above and below a block, and columns left and right of it, that neighbours gave."""
+
+    above: int
+    below: int
+    left: int
+    right: int
+
+
+def _rims(block: NDArray[Any], margin: int) -> Rims:
+    return Rims(
+        block[:margin].copy(), block[-margin:].copy(), block[:, :margin].copy(), block[:, -margin:].copy()
+    )
+
+
+def _join(block: NDArray[Any], around: list[list[Rims | None]], margin: int) -> tuple[NDArray[Any], Halo]:
+    """Put a block and the rims of its eight neighbours together; None is where the scene ends."""
+    (_, above, _), (left, _, right), (_, below, _) = around
+    halo = Halo(*(0 if rims is None else margin for rims in (above, below, left, right)))
+    height, width = block.shape
+    wide = np.empty((halo.above + height + halo.below, halo.left + width + halo.right), block.dtype)
+    rows = slice(0, halo.above), slice(halo.above, halo.above + height), slice(halo.above + height, None)
+    cols = slice(0, halo.left), slice(halo.left, halo.left + width), slice(halo.left + width, None)
+    wide[rows[1], cols[1]] = block
+    for i, line in enumerate(around):
+        for j, rims in enumerate(line):
+            if rims is not None and (i, j) != (1, 1):
+                part = rims.right if j == 0 else rims.left if j == 2 else rims.bottom if i == 0 else rims.top
+                if i != 1 and j != 1:
+                    part = part[-margin:] if i == 0 else part[:margin]
+                wide[rows[i], cols[j]] = part
+    return wide, halo
+
+
+def _apply(
+    block: NDArray[Any],
+    around: list[list[Rims | None]],
+    place: tuple[int, int],
+    *,
+    function: Callable[..., NDArray[Any]],
+    margin: int,
+) -> NDArray[Any]:
+    wide, halo = _join(block, around, margin)
+    return function(wide, halo, place)
+
+
+def map_with_halo(
+    function: Callable[[NDArray[Any], Halo, tuple[int, int]], NDArray[Any]],
+    array: da.Array,
+    margin: int,
+    *,
+    leading: tuple[int, ...] = (),
+    meta: NDArray[Any],
+) -> da.Array:
+    """Apply a function to each block of a lazy (y, x) array and ``margin`` pixels around it.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the block with its halo, the widths of the halo (0 where the array ends) and the block's number along y
+        and x; returns the result for the block without halo.
+    array : dask.array.Array
+        (y, x); no chunk shorter than ``margin``, but for a single one.
+    margin : int
+        Width of the halo, pixels.
+    leading : tuple of int
+        Sizes of axes that results have before y and x.
+    meta : numpy.ndarray
+        Empty array of the results' type and number of axes.
+
+    Returns
+    -------
+    dask.array.Array
+        (y, x) after the ``leading`` axes, lazy.
+    """
+    rows, cols = array.numblocks
+    token = tokenize(function, array.name, margin, leading)
+    rims, name = f"rims-{token}", f"{getattr(function, 'func', function).__name__.strip('_')}-{token}"
+    work = partial(_apply, function=function, margin=margin)
+    several = margin > 0 and rows * cols > 1
+    graph: dict[Any, Any] = {}
+    if several:
+        graph.update(
+            {(rims, i, j): (_rims, (array.name, i, j), margin) for i in range(rows) for j in range(cols)}
+        )
+    for i in range(rows):
+        for j in range(cols):
+            around = [
+                [
+                    (rims, y, x) if several and (y, x) != (i, j) and 0 <= y < rows and 0 <= x < cols else None
+                    for x in (j - 1, j, j + 1)
+                ]
+                for y in (i - 1, i, i + 1)
+            ]
+            graph[(name, *(0 for _ in leading), i, j)] = (work, (array.name, i, j), around, (i, j))
+    chunks = (*((n,) for n in leading), *array.chunks)
+    whole = HighLevelGraph.from_collections(name, graph, dependencies=[array])
+    return da.Array(whole, name, chunks, meta=meta)
