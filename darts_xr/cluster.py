@@ -28,6 +28,13 @@ _GDAL_VARIABLES = {
     "GDAL_CACHEMAX": "256",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
+# A forward pass on a CPU takes and frees a hundred megabytes many times over. Kept, they need not be cleared by the
+# system each time, which is a quarter of the networks' time. For GNU's C library, and only from a process's start.
+_ALLOCATOR_VARIABLES = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),  # smaller pieces come from memory that was freed before
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),  # of which so much is kept
+    "MALLOC_ARENA_MAX": "1",  # another arena would hold no more than 64 MiB in one piece
+}
 # Dask writes these into this process when it starts another one.
 _WRITTEN_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")
 _SPAWN = "distributed.nanny.pre-spawn-environ"
@@ -300,7 +307,7 @@ def worker_settings(threads: int) -> dict[str, Any]:
 
 
 def _for_processes(threads: int) -> dict[str, str]:
-    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, threads))) | _GDAL_VARIABLES
+    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, threads))) | _GDAL_VARIABLES | _ALLOCATOR_VARIABLES
 
 
 def _share_out(

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -221,6 +223,27 @@ def test_workers_that_a_user_starts_get_the_same_environment(tmp_path: Path) -> 
         assert on_gpu == {"GPU": 1.0}
         assert client.submit(sum, (1, 2), resources=on_gpu).result(timeout=20) == 3
         assert _open_to(client) == {"127.0.0.1"}
+
+
+def _new_pages() -> int:
+    """Pages that the system gives for 100 MB that were taken and freed just before."""
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        taken = bytearray(100_000_000)
+        taken[::4096] = b"1" * len(taken[::4096])
+        given = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        del taken
+    return given
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be told to keep memory"
+)
+def test_workers_keep_the_memory_that_networks_free() -> None:
+    with dx.start_cluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        assert (
+            client.submit(_new_pages).result(timeout=60) < 1000
+        )  # of 4 KiB, where fresh memory takes 24,415
 
 
 def _address(scheduler_file: Path) -> str:

@@ -26,38 +26,45 @@ class Rims(NamedTuple):
     right: NDArray[Any]
 
 
-class Halo(NamedTuple):
-    """Rows above and below a block, and columns left and right of it, that neighbours gave."""
-
-    above: int
-    below: int
-    left: int
-    right: int
-
-
 def _rims(block: NDArray[Any], margin: int) -> Rims:
     return Rims(
         block[:margin].copy(), block[-margin:].copy(), block[:, :margin].copy(), block[:, -margin:].copy()
     )
 
 
-def _join(block: NDArray[Any], around: list[list[Rims | None]], margin: int) -> tuple[NDArray[Any], Halo]:
-    """Put a block and the rims of its eight neighbours together; None is where the scene ends."""
+def _join(block: NDArray[Any], around: list[list[Rims | None]], margin: int, multiple: int) -> NDArray[Any]:
+    """Put a block and the rims of its eight neighbours together; None is where the array ends."""
     (_, above, _), (left, _, right), (_, below, _) = around
-    halo = Halo(*(0 if rims is None else margin for rims in (above, below, left, right)))
-    height, width = block.shape
-    wide = np.empty((halo.above + height + halo.below, halo.left + width + halo.right), block.dtype)
-    rows = slice(0, halo.above), slice(halo.above, halo.above + height), slice(halo.above + height, None)
-    cols = slice(0, halo.left), slice(halo.left, halo.left + width), slice(halo.left + width, None)
+    sides = ((above, below), (left, right))
+    filler = [-length % multiple for length in block.shape]
+    wide = np.empty(
+        [margin + n + margin + more for n, more in zip(block.shape, filler, strict=True)], block.dtype
+    )
+    inner = [slice(margin, margin + n) for n in block.shape]
+    rows, cols = ((slice(0, at.start), at, slice(at.stop, at.stop + margin)) for at in inner)
     wide[rows[1], cols[1]] = block
     for i, line in enumerate(around):
         for j, rims in enumerate(line):
-            if rims is not None and (i, j) != (1, 1):
+            if rims is not None:
                 part = rims.right if j == 0 else rims.left if j == 2 else rims.bottom if i == 0 else rims.top
                 if i != 1 and j != 1:
                     part = part[-margin:] if i == 0 else part[:margin]
                 wide[rows[i], cols[j]] = part
-    return wide, halo
+    for axis, (before, after) in enumerate(sides):
+        known = slice(
+            inner[axis].start - (margin if before is not None else 0),
+            inner[axis].stop + (margin if after is not None else 0),
+        )
+        _mirror(wide if axis == 0 else wide.swapaxes(0, 1), known)
+    return wide
+
+
+def _mirror(array: NDArray[Any], known: slice) -> None:
+    """Fill the rows outside ``known`` with those inside, mirrored at its first and last."""
+    missing = (known.start, len(array) - known.stop)
+    source = np.pad(np.arange(known.start, known.stop), missing, mode="reflect")
+    array[: known.start] = array[source[: known.start]]
+    array[known.stop :] = array[source[known.stop :]]
 
 
 def _apply(
@@ -67,30 +74,33 @@ def _apply(
     *,
     function: Callable[..., NDArray[Any]],
     margin: int,
+    multiple: int,
 ) -> NDArray[Any]:
-    wide, halo = _join(block, around, margin)
-    return function(wide, halo, place)
+    return function(_join(block, around, margin, multiple), place)
 
 
 def map_with_halo(
-    function: Callable[[NDArray[Any], Halo, tuple[int, int]], NDArray[Any]],
+    function: Callable[[NDArray[Any], tuple[int, int]], NDArray[Any]],
     array: da.Array,
     margin: int,
     *,
+    multiple: int = 1,
     leading: tuple[int, ...] = (),
     meta: NDArray[Any],
 ) -> da.Array:
-    """Apply a function to each block of a lazy (y, x) array and ``margin`` pixels around it.
+    """Apply a function to each block of a lazy (y, x) array and the ``margin`` pixels around it.
 
     Parameters
     ----------
     function : callable
-        Takes the block with its halo, the widths of the halo (0 where the array ends) and the block's number along y
-        and x; returns the result for the block without halo.
+        Takes the block with its halo, mirrored where the array ends, and the block's number along y and x; returns the
+        result for the block without halo.
     array : dask.array.Array
         (y, x); no chunk shorter than ``margin``, but for a single one.
     margin : int
         Width of the halo, pixels.
+    multiple : int
+        What a block's sides without halo are filled up to a multiple of, likewise mirrored.
     leading : tuple of int
         Sizes of axes that results have before y and x.
     meta : numpy.ndarray
@@ -102,9 +112,9 @@ def map_with_halo(
         (y, x) after the ``leading`` axes, lazy.
     """
     rows, cols = array.numblocks
-    token = tokenize(function, array.name, margin, leading)
+    token = tokenize(function, array.name, margin, multiple, leading)
     rims, name = f"rims-{token}", f"{getattr(function, 'func', function).__name__.strip('_')}-{token}"
-    work = partial(_apply, function=function, margin=margin)
+    work = partial(_apply, function=function, margin=margin, multiple=multiple)
     several = margin > 0 and rows * cols > 1
     graph: dict[Any, Any] = {}
     if several:

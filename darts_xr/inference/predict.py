@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from darts_xr.errors import MissingBandsError, TilingError
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
-from darts_xr.inference.halo import Halo, map_with_halo
+from darts_xr.inference.halo import map_with_halo
 from darts_xr.inference.pixels import VALID, lazy_records
 from darts_xr.inference.published import published_windows
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
@@ -30,19 +30,8 @@ Tiling = Literal["lattice", "legacy"]
 _LARGEST_BLOCK = 2048  # px; larger chunks are predicted in parts, so that memory stays bounded
 
 
-def _extend(block: NDArray[Any], margin: int, stride: int, halo: Halo) -> NDArray[Any]:
-    """Give a block a full margin on each side, mirrored where the scene ends, and whole strides."""
-    height, width = block.shape[0] - halo.above - halo.below, block.shape[1] - halo.left - halo.right
-    pad_y = (margin - halo.above, margin - halo.below + (-height) % stride)
-    pad_x = (margin - halo.left, margin - halo.right + (-width) % stride)
-    if not any((*pad_y, *pad_x)):
-        return block
-    return np.pad(block, (pad_y, pad_x), mode="reflect")
-
-
 def _predict_block(
     block: NDArray[Any],
-    halo: Halo,
     position: tuple[int, int],
     *,
     ensemble: Ensemble,
@@ -53,13 +42,10 @@ def _predict_block(
     each: bool,
     place: str,
 ) -> FloatArray:
-    """Probability of one block of records with halo: the mean (y, x), or with ``each`` (member, y, x)."""
+    """Probability of one block of records with a margin: the mean (y, x), or with ``each`` (member, y, x)."""
     shape = grid[0][position[0]], grid[1][position[1]]
     origin = sum(grid[0][: position[0]]), sum(grid[1][: position[1]])
-    rows, cols = (
-        slice(first, first + length) for first, length in zip((halo.above, halo.left), shape, strict=True)
-    )
-    seen = block[VALID][rows, cols] > 0
+    seen = block[VALID][margin : margin + shape[0], margin : margin + shape[1]] > 0
     windows = list(
         lattice_windows(
             seen, tile=tile, margin=margin, stride=ensemble.stride, cut=ensemble.batch_norm == "eval"
@@ -68,7 +54,7 @@ def _predict_block(
     if not windows:
         return np.full((len(ensemble.members), *shape) if each else shape, np.nan, np.float32)
     result = member_probabilities(
-        _extend(block, margin, ensemble.stride, halo), windows, ensemble=ensemble, margin=margin, shape=shape,
+        block, windows, ensemble=ensemble, margin=margin, shape=shape,
         augment=augment, place=place, origin=origin,
     )  # fmt: skip
     result = result if each else _mean_block(result)
@@ -106,6 +92,7 @@ def _on_lattice(
         predict_block,
         records,
         margin,
+        multiple=ensemble.stride,
         leading=(len(ensemble.members),) if each else (),
         meta=np.empty((0,) * (3 if each else 2), np.float32),
     )

@@ -10,43 +10,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from darts_xr.inference.halo import Halo, map_with_halo
+from darts_xr.inference.halo import map_with_halo
 from darts_xr.inference.pixels import lazy_records, planes_of, record_type, to_bytes
 
 
-@given(st.data(), st.integers(0, 4))
-@settings(max_examples=60, deadline=None)
-def test_blocks_see_the_pixels_around_them(data: st.DataObject, margin: int) -> None:
-    least = max(margin, 1)
+@given(st.data(), st.integers(0, 4), st.integers(1, 5))
+@settings(max_examples=80, deadline=None)
+def test_blocks_see_the_pixels_around_them(data: st.DataObject, margin: int, multiple: int) -> None:
+    least = max(margin, multiple)
     along = st.one_of(
-        st.lists(st.integers(least, 9), min_size=1, max_size=4).map(tuple),
+        st.lists(st.integers(least, 9), min_size=2, max_size=4).map(tuple),
         st.integers(1, 9).map(lambda n: (n,)),
     )
     chunks = data.draw(along), data.draw(along)
     shape = sum(chunks[0]), sum(chunks[1])
     whole = np.arange(shape[0] * shape[1]).reshape(shape)
 
-    def check(block: NDArray[np.int64], halo: Halo, place: tuple[int, int]) -> NDArray[np.int64]:
-        top, left = (sum(sizes[:k]) for sizes, k in zip(chunks, place, strict=True))
+    def check(block: NDArray[np.int64], place: tuple[int, int]) -> NDArray[np.int64]:
         height, width = chunks[0][place[0]], chunks[1][place[1]]
-        rows = slice(max(0, top - margin), top + height + margin)
-        cols = slice(max(0, left - margin), left + width + margin)
-        np.testing.assert_array_equal(block, whole[rows, cols])
-        assert halo == (
-            min(top, margin),
-            min(shape[0] - top - height, margin),
-            min(left, margin),
-            min(shape[1] - left - width, margin),
-        )
-        return block[halo.above : halo.above + height, halo.left : halo.left + width]
+        expected = whole
+        for axis, (sizes, k) in enumerate(zip(chunks, place, strict=True)):
+            first, last = sum(sizes[:k]), sum(sizes[: k + 1])
+            begin, end = max(0, first - margin), min(shape[axis], last + margin)
+            missing = margin - (first - begin), margin - (end - last) + -sizes[k] % multiple
+            rows = np.pad(np.arange(begin, end), missing, mode="reflect")
+            expected = expected.take(rows, axis)
+        inside = slice(margin, margin + height), slice(margin, margin + width)
+        if (
+            -height % multiple == 0 or place[0] == len(chunks[0]) - 1
+        ):  # else the filler lies over known pixels
+            np.testing.assert_array_equal(
+                block[: margin + height, inside[1]], expected[: margin + height, inside[1]]
+            )
+        np.testing.assert_array_equal(block, expected)
+        return block[inside]
 
-    lazy = map_with_halo(check, da.from_array(whole, chunks=chunks), margin, meta=np.empty((0, 0), int))
+    lazy = map_with_halo(
+        check, da.from_array(whole, chunks=chunks), margin, multiple=multiple, meta=np.empty((0, 0), int)
+    )
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), whole)
 
 
 def test_a_block_costs_three_tasks() -> None:
     array = da.zeros((80, 80), chunks=10)
-    lazy = map_with_halo(lambda block, halo, place: block, array, 2, meta=np.empty((0, 0)))
+    lazy = map_with_halo(lambda block, place: block, array, 2, meta=np.empty((0, 0)))
     assert len(dict(lazy.__dask_graph__())) == 3 * 64
 
 
