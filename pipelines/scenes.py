@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _PICTURE = ("red", "green", "blue")
-_drawing = threading.Lock()  # matplotlib draws in one thread at a time
 
 
 @dataclass(frozen=True)
@@ -304,10 +303,8 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
             write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
         shown = percent.isel(every)
         title = task.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
-        with _drawing:
-            write_quicklook(
-                picture, (shown / 100.0).where(shown != 255), level1, part / "quicklook.png", title=title
-            )
+        heat = (shown / 100.0).where(shown != 255)
+        write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)
         item = result_item(task.id, seen, percent, counts, made_by)
         (part / "item.json").write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
     clock.lap(STAGES[3])

@@ -25,6 +25,8 @@ def test_blocks_see_the_pixels_around_them(data: st.DataObject, margin: int, mul
     chunks = data.draw(along), data.draw(along)
     shape = sum(chunks[0]), sum(chunks[1])
     whole = np.arange(shape[0] * shape[1]).reshape(shape)
+    if data.draw(st.booleans()):
+        whole = whole.astype([("many", "i8"), ("one", "u1")])
 
     def check(block: NDArray[np.int64], place: tuple[int, int]) -> NDArray[np.int64]:
         height, width = chunks[0][place[0]], chunks[1][place[1]]
@@ -46,7 +48,11 @@ def test_blocks_see_the_pixels_around_them(data: st.DataObject, margin: int, mul
         return block[inside]
 
     lazy = map_with_halo(
-        check, da.from_array(whole, chunks=chunks), margin, multiple=multiple, meta=np.empty((0, 0), int)
+        check,
+        da.from_array(whole, chunks=chunks),
+        margin,
+        multiple=multiple,
+        meta=np.empty((0, 0), whole.dtype),
     )
     np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), whole)
 
