@@ -235,14 +235,18 @@ def _feed(item: Any, auxiliary: Any, stage: str, chunk: int, threads: int, side:
 
 
 def run_stage(stage: str, folder: Path, size: int, chunk: int, threads: int) -> dict[str, float]:
-    """Do one stage in this process; seconds after a warm-up on a corner, and the process's peak memory in MiB."""
+    """Do one stage in this process: seconds after a warm-up, and the process's peak memory in MiB.
+
+    The warm-up, on two by two chunks, loads libraries and takes the memory that the threads then use again and again;
+    in a fresh process this is about 0.1 s, whatever the size of the scene.
+    """
     os.environ.setdefault("GDAL_NUM_THREADS", "1")
     if stage.startswith("raw"):
         windows = list(_windows(folder, size, chunk))
         pieces = windows if stage == "raw-chunks" else _once(windows, 512)
 
         def work(side: int | None) -> None:
-            _read_raw(pieces[:1] if side else pieces, threads)
+            _read_raw(pieces[:4] if side else pieces, threads)
     else:
         import torch
 
@@ -252,7 +256,7 @@ def run_stage(stage: str, folder: Path, size: int, chunk: int, threads: int) -> 
         def work(side: int | None) -> None:
             _feed(item, auxiliary, stage, chunk, threads, side)
 
-    work(64)
+    work(2 * chunk)
     cpu, wall = time.process_time(), time.perf_counter()
     work(None)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

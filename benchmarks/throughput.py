@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 import darts_xr as dx
 from benchmarks.feed import auxiliary_items, scene_item, write_files
+from darts_xr.cluster import worker_settings
 from darts_xr.cube import BANDS
 from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
@@ -155,9 +156,8 @@ def workers_compared(ensemble: Ensemble, size: int, repeats: int) -> dict[str, f
     with tempfile.TemporaryDirectory(prefix="darts_xr_throughput_") as place:
         for _ in range(repeats):
             for count, found in seconds.items():
-                environment = {"OMP_NUM_THREADS": "1"}
                 with (
-                    dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+                    dask.config.set(worker_settings(1)),
                     LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as cluster,
                     Client(cluster) as client,
                 ):

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from filelock import FileLock, Timeout
 from upath import UPath
 
 from darts_xr.catalog import safe_name
+from darts_xr.catalog.addresses import store_errors
 from darts_xr.errors import OutputError, ProductError, RunLockedError
 
 log = logging.getLogger(__name__)
@@ -310,14 +310,8 @@ def writing(folder: RunFolder) -> Iterator[None]:
     """
     try:
         yield
-    except _failures() as error:
+    except store_errors(ProductError) as error:
         raise OutputError(
             f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or correct "
             "permissions, then start the same run again: it goes on where it stopped."
         ) from error
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Give what writing can raise; S3 that cannot be reached, or has no credentials for it, raises no OSError."""
-    botocore = sys.modules.get("botocore.exceptions")
-    return (OSError, ProductError) if botocore is None else (OSError, ProductError, botocore.BotoCoreError)

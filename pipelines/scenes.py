@@ -306,7 +306,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         heat = (shown / 100.0).where(shown != 255)
         write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)
         item = result_item(task.id, seen, percent, counts, made_by)
-        (part / "item.json").write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
+        (part / "item.json").write_text(json.dumps(item) + "\n", encoding="utf-8")
     clock.lap(STAGES[3])
     return {
         "state": "done",
@@ -353,6 +353,7 @@ def result_item(
     }
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
     made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
+    seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
     outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}
     return {
         "type": "Feature",

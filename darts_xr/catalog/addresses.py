@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -32,6 +33,9 @@ _REMOTE = {
     ),
     *("oss", "swift", "dods", "ipfs", "data", "doi", "urn", "mailto"),
 }
+
+# Those of them that fsspec opens, as far as its package for them is installed.
+_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 # Names of parameters that say nothing secret; the value of any other may be a key, a token or a signature.
@@ -79,6 +83,17 @@ def is_url(href: str) -> bool:
     return href.lower().startswith(("http://", "https://"))
 
 
+def in_store(href: str) -> bool:
+    """Whether an address is that of an object in a store, such as ``s3://bucket/catalog.json``."""
+    return urlsplit(href).scheme in _STORES if "://" in href else False
+
+
+def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Give what reading from and writing to a store may raise, and others; S3's own errors are no ``OSError``."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, ImportError, *others, *(() if botocore is None else (botocore.BotoCoreError,)))
+
+
 def file_name(href: str) -> str:
     """Last part of an address, without parameters."""
     return (re.split(r"[?#]", href, maxsplit=1)[0] if is_url(href) else href).rsplit("/", 1)[-1]
@@ -95,7 +110,7 @@ def is_lines(href: str) -> bool:
 
 
 def href_of(source: str | os.PathLike[str]) -> str:
-    """Address or absolute path of a source; a folder stands for the catalog.json in it.
+    """Address or absolute path of a source; a folder, also of a store, stands for the catalog.json in it.
 
     Raises
     ------
@@ -104,8 +119,13 @@ def href_of(source: str | os.PathLike[str]) -> str:
     text = os.fspath(source)
     if is_url(text):
         return text
+    if in_store(text):
+        return text if "." in file_name(text) else f"{text.rstrip('/')}/catalog.json"
     if "://" in text and not text.startswith("file://"):
-        raise CatalogError(f"{redact(text)}: only http(s) addresses and files can be read; download it first")
+        raise CatalogError(
+            f"{redact(text)}: only files, http(s) addresses and object stores ({', '.join(sorted(_STORES))}) can be "
+            "read; download it first"
+        )
     path = Path(text.removeprefix("file://")).absolute()
     if path.is_dir():
         if not (path / "catalog.json").exists():
@@ -131,9 +151,9 @@ def join(base: str, href: str) -> str:
     """
     if not href:
         raise CatalogError(f"{redact(base)} holds a link or asset without address; build the catalogue again")
-    if is_url(base):
+    if is_url(base) or in_store(base):
         try:
-            target = urljoin(base, href)
+            target = urljoin(base, href) if is_url(base) else _join_in_store(base, href)
             scheme = urlsplit(target).scheme
         except ValueError as error:
             raise CatalogError(
@@ -149,6 +169,15 @@ def join(base: str, href: str) -> str:
     if "://" in href or href.startswith("/vsi"):
         return href.removeprefix("file://")
     return os.path.normpath(os.path.join(os.path.dirname(base), href))
+
+
+def _join_in_store(base: str, href: str) -> str:
+    if "://" in href or href.startswith("/"):
+        return href  # a path is that of a file here: keys of objects do not begin with a stroke
+    store, key = base.split("://", 1)
+    bucket, _, place = key.partition("/")
+    target = os.path.normpath(os.path.join(os.path.dirname(place), href))
+    return href if target.startswith("..") else f"{store}://{bucket}/{target}"
 
 
 def next_page(page: str, href: str, *, search: str) -> str:

@@ -14,7 +14,7 @@ import pystac
 import rustac
 import shapely
 
-from darts_xr.catalog.addresses import href_of, is_geoparquet, is_lines, is_url, redact
+from darts_xr.catalog.addresses import href_of, in_store, is_geoparquet, is_lines, is_url, redact
 from darts_xr.catalog.filters import Moment, api_words, describe, read_filters
 from darts_xr.catalog.items import to_item
 from darts_xr.catalog.sieve import Sieve
@@ -48,9 +48,10 @@ def search(
     Parameters
     ----------
     source : str, path, pystac.ItemCollection, pystac.Item or iterable of pystac.Item
-        Address of a STAC API; address or path of a catalogue, a collection, an ItemCollection or an item;
-        path of a stac-geoparquet file or of JSON lines (``.ndjson``); a folder with a ``catalog.json``; or the
-        items themselves. An item that comes twice, with the same time and files, is given once, with a warning.
+        Address of a STAC API; address (``https://``, ``s3://`` and other object stores) or path of a catalogue, a
+        collection, an ItemCollection or an item; path of a stac-geoparquet file or of JSON lines (``.ndjson``); a
+        folder with a ``catalog.json``; or the items themselves. An item that comes twice, with the same time and
+        files, is given once, with a warning.
     bbox : sequence of 4 floats, optional
         West, south, east, north in degrees; west > east crosses 180°.
     intersects : GeoJSON mapping or shapely geometry, optional
@@ -90,7 +91,7 @@ def search(
     )
     href = href_of(source) if isinstance(source, (str, os.PathLike)) else None
     # What waits for a network or for the caller's own work does not gain from it.
-    with nullcontext() if href is None or is_url(href) else _uncollected():
+    with nullcontext() if href is None or is_url(href) or in_store(href) else _uncollected():
         found = sorted(_stream(source, sieve), key=_item_id)
         if found:
             return pystac.ItemCollection(found, clone_items=False)
@@ -225,7 +226,7 @@ def _batches(href: str, sieve: Sieve) -> Iterator[list[pystac.Item]]:
 
 
 def _on_disk(href: str) -> str:
-    if is_url(href):
+    if is_url(href) or in_store(href):
         raise CatalogError(f"{redact(href)}: tables and JSON lines are read from disk; download it first")
     return href
 

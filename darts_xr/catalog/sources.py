@@ -8,14 +8,16 @@ from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pystac
 import urllib3
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from upath import UPath
 
-from darts_xr.catalog.addresses import cause, is_url, join, next_page, redact
+from darts_xr.catalog.addresses import cause, in_store, is_url, join, next_page, redact, store_errors
 from darts_xr.catalog.items import to_item
 from darts_xr.errors import CatalogError
 
@@ -57,8 +59,8 @@ def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> d
     """
     name = redact(href) + (f", linked from {redact(cited_by)}," if cited_by else "")
     try:
-        document = reader.read_json(href)
-    except (OSError, APIError) as error:
+        document = _stored(href) if in_store(href) else reader.read_json(href)
+    except store_errors(APIError) as error:
         hint = "repair the link or build the catalogue again" if cited_by else "check the address"
         raise CatalogError(f"{name} cannot be read: {redact(error)}; {hint}") from cause(error)
     except (ValueError, RecursionError) as error:
@@ -68,6 +70,17 @@ def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> d
     if not isinstance(document, dict):
         raise CatalogError(f"{name} is not a STAC document; expected a JSON object")
     return document
+
+
+def _stored(href: str) -> Any:
+    """Read a JSON document of an object store."""
+    user = urlsplit(href).netloc.rpartition("@")[0]
+    if user and (":" in user or href.startswith("s3")):  # others have a container's name there
+        raise CatalogError(
+            f"{redact(href)} holds a key or a password, which the libraries of stores write to their logs; give it as "
+            "those libraries read it, such as AWS_SECRET_ACCESS_KEY in the environment"
+        )
+    return json.loads(UPath(href).read_bytes())
 
 
 def given_batches(items: Iterable[pystac.Item]) -> Iterator[list[pystac.Item]]:

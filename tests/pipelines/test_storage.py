@@ -9,14 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import pystac
 import pytest
+import rasterio
 from upath import UPath
 
 import darts_xr as dx
-from darts_xr.errors import OutputError, RunLockedError
+from darts_xr.errors import CatalogError, OutputError, RunLockedError
 from pipelines import folder as folders
 from pipelines import records
 from pipelines.aggregate import aggregate, coverage
@@ -289,3 +291,36 @@ def test_scenes_and_layers_are_read_from_the_store(
     assert [scene.get("reason") for scene in run.failed] == []
     assert digests(tmp_path / "scenes") == digests(here.folder / "scenes")
     assert run.record["counts"] == here.record["counts"]
+
+
+def test_the_catalogue_of_a_run_is_read_from_the_store(here: Run, there: Run):
+    near, far = (dx.load_items(str(run.folder)) for run in (here, there))
+    assert [item.id for item in far] == [item.id for item in near]
+    assert far[0].assets["probability"].href.startswith(str(there.folder))
+    with rasterio.open(far[0].assets["probability"].href) as file:
+        assert file.tags()["item_id"] == far[0].id
+    assert len(dx.search(f"{there.folder}/catalog.json", ids=far[0].id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "reason"),
+    [
+        ("nothing/catalog.json", None, "cannot be read"),
+        ("text/catalog.json", b"no json", "not valid JSON"),
+        ("up/catalog.json", {"href": "../../../catalog.json"}, "a file of this computer"),
+        ("root/catalog.json", {"href": "/etc/passwd"}, "a file of this computer"),
+        ("other/catalog.json", {"href": "file:///etc/passwd"}, "a file of this computer"),
+        ("table.parquet", b"", "download it first"),
+    ],
+)
+def test_a_bad_catalogue_in_the_store_has_a_name(store: str, name: str, document: Any, reason: str):
+    place = UPath(f"{store}/catalogues/{name}")
+    if isinstance(document, dict):
+        links = [{"rel": "child", **document}]
+        catalog = {"type": "Catalog", "id": "a", "stac_version": "1.1.0", "description": "a", "links": links}
+        document = json.dumps(catalog).encode()
+    if document is not None:
+        place.write_bytes(document)
+    with pytest.raises(CatalogError, match=reason) as caught:
+        dx.load_items(str(place))
+    assert name in str(caught.value)
