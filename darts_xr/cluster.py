@@ -29,7 +29,7 @@ _GDAL_VARIABLES = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
 # A forward pass on a CPU takes and frees a hundred megabytes many times over. Kept, they need not be cleared by the
-# system each time, which is a quarter of the networks' time. For GNU's C library, and only from a process's start.
+# system each time, which is 30 % of the networks' time. For GNU's C library, and only from a process's start.
 _ALLOCATOR_VARIABLES = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),  # smaller pieces come from memory that was freed before
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),  # of which so much is kept

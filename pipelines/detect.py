@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +108,14 @@ def detect(
     ensemble = models if isinstance(models, Ensemble) else dx.load_ensemble(*models)
     require_auxiliary(ensemble, auxiliary)
     sources = load_sources(auxiliary, landcover, infrastructure)
+    items = _scenes(source, only)
     folder, rules = RunFolder(out), rules or Rules()
     with folder.locked():
         folder.sweep()
         records = RecordLog(folder).read()
         planner = Planner(
-            _scenes(source, only), sources, ensemble, rules, folder, records, members=members,
-            retry_failed=retry_failed,
-        )  # fmt: skip
+            items, sources, ensemble, rules, folder, records, members=members, retry_failed=retry_failed
+        )
         planner.check_others()
         settings = {
             "darts_xr": dx.__version__,
@@ -273,13 +274,12 @@ def plan(
 
 
 def _scenes(source: Any, only: Sequence[str] | None) -> Iterator[pystac.Item]:
-    """Items one by one: a run may have more of them than memory holds."""
+    """Items one by one, since a run may have more of them than memory holds; raises at once where there is none."""
     items = iter_items(source, ids=only)
     if (first := next(items, None)) is None:
-        dx.search(source, ids=only)  # raises, and says why there is none
-        return
-    yield first
-    yield from items
+        dx.search(source, ids=only)  # raises, and says why
+        return items
+    return chain([first], items)
 
 
 def _pool(client: Any, work: Work) -> Pool:

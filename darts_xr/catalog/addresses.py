@@ -120,7 +120,8 @@ def href_of(source: str | os.PathLike[str]) -> str:
     if is_url(text):
         return text
     if in_store(text):
-        return text if "." in file_name(text) else f"{text.rstrip('/')}/catalog.json"
+        is_document = text.lower().endswith((".json", ".geojson", *_PARQUET, *_LINES))
+        return text if is_document else f"{text.rstrip('/')}/catalog.json"
     if "://" in text and not text.startswith("file://"):
         raise CatalogError(
             f"{redact(text)}: only files, http(s) addresses and object stores ({', '.join(sorted(_STORES))}) can be "

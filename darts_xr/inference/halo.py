@@ -1,6 +1,6 @@
 """Blocks with the pixels around them that their neighbours hold.
 
-As ``dask.array.overlap`` gives, with three tasks a chunk instead of about twenty: a neighbour hands over copies of its
+As ``dask.array.overlap`` gives, with three tasks a chunk instead of about ten: a neighbour hands over copies of its
 four rims, so that its own pixels can go as soon as it has been worked on, and the halo is joined where it is used.
 """
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 import darts_xr as dx
-from darts_xr.errors import OutputError, PipelineError, RemoteReadError
+from darts_xr.errors import CatalogError, OutputError, PipelineError, RemoteReadError
 from pipelines import console, scenes
 from pipelines.aggregate import aggregate
 from pipelines.bench import bench
@@ -464,3 +464,11 @@ def test_errors_of_the_command_are_shown_as_they_are(tmp_path: Path):
     answer = _call("detect", tmp_path / "[red]nothing[/].json", "--auxiliary", "neutral")
     assert answer.exit_code == 1
     assert "[red]nothing[/].json" in answer.stderr
+
+
+def test_a_source_that_cannot_be_used_leaves_no_folder(small: Small, tmp_path: Path):
+    (tmp_path / "none.json").write_text('{"type": "FeatureCollection", "features": []}')
+    for source in (tmp_path / "none.json", tmp_path / "missing.json", tmp_path):
+        with pytest.raises(CatalogError):
+            small.detect(tmp_path / "run", source)
+    assert not (tmp_path / "run").exists()
