@@ -14,6 +14,7 @@ from typing import Any
 
 from upath import UPath
 
+from darts_xr.catalog import redact
 from darts_xr.errors import PipelineError
 from pipelines.folder import RunFolder, writing
 
@@ -26,6 +27,7 @@ Record = dict[str, Any]
 # only if the machine goes down with it. Both take far longer than a line.
 _BATCH, _BATCH_SECONDS = 200, 60.0  # one object for so many lines, or for what there is after so long
 _SYNC_SECONDS = 1.0
+_SHOWN = 5  # failures that a run names where it is looked at
 
 
 class RecordLog:
@@ -142,7 +144,7 @@ def _write_whole(file: int, line: bytes) -> None:
         raise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run folder and its summary.
 
@@ -156,6 +158,17 @@ class Run:
 
     home: RunFolder
     record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        failures = [f"  {scene['id']}: {scene['reason']}" for scene in self.failed[:_SHOWN]]
+        if len(self.failed) > _SHOWN:
+            failures.append(f"  and {len(self.failed) - _SHOWN} more, in .failed")
+        objects = sum(scene["counts"]["n_objects"] for scene in self.done)
+        head = (
+            f"Run of {len(self.scenes)} scene(s) in {self.folder}, {self.record['state']}: {len(self.done)} done with "
+            f"{objects} object(s), {len(self.failed)} failed"
+        )
+        return redact("\n".join([head, *failures]))
 
     @property
     def folder(self) -> Path | UPath:

@@ -351,3 +351,19 @@ def test_a_scene_swept_away_while_it_was_written_never_takes_the_place_of_a_whol
         write_and_lose()
     assert {path.read_text() for path in (tmp_path / "scenes" / "a").iterdir()} == {"whole"}
     assert not leftovers(tmp_path)
+
+
+def test_a_run_shows_itself_in_a_few_lines(small: Small, tmp_path: Path):
+    run = small.detect(tmp_path / "run")
+    head, *failures = repr(run).splitlines()
+    objects = sum(scene["counts"]["n_objects"] for scene in run.done)
+    assert f"{len(run.done)} done with {objects} object(s), 0 failed" in head
+    assert str(tmp_path / "run") in head
+    assert failures == []
+    broken = [
+        {"id": f"scene{n}", "state": "failed", "reason": "https://me:secret@host/a.tif is gone"}
+        for n in range(7)
+    ]
+    lines = repr(Run(run.home, {**run.record, "scenes": broken})).splitlines()
+    assert lines[1] == "  scene0: https://…@host/a.tif is gone"
+    assert lines[-1] == "  and 2 more, in .failed"
