@@ -10,7 +10,6 @@ import pytest
 
 from darts_xr.sample import SampleWorld, write_world
 
-
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
