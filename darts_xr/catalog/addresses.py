@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import sys
 from pathlib import Path
@@ -85,7 +86,13 @@ def is_url(href: str) -> bool:
 
 def in_store(href: str) -> bool:
     """Whether an address is that of an object in a store, such as ``s3://bucket/catalog.json``."""
-    return urlsplit(href).scheme in _STORES if "://" in href else False
+    scheme, mark, _ = href.partition("://")
+    return bool(mark) and scheme.lower() in _STORES
+
+
+def is_remote(href: str) -> bool:
+    """Whether an address is that of something outside of this machine."""
+    return is_url(href) or in_store(href)
 
 
 def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
@@ -152,7 +159,7 @@ def join(base: str, href: str) -> str:
     """
     if not href:
         raise CatalogError(f"{redact(base)} holds a link or asset without address; build the catalogue again")
-    if is_url(base) or in_store(base):
+    if is_remote(base):
         try:
             target = urljoin(base, href) if is_url(base) else _join_in_store(base, href)
             scheme = urlsplit(target).scheme
@@ -177,7 +184,7 @@ def _join_in_store(base: str, href: str) -> str:
         return href  # a path is that of a file here: keys of objects do not begin with a stroke
     store, key = base.split("://", 1)
     bucket, _, place = key.partition("/")
-    target = os.path.normpath(os.path.join(os.path.dirname(place), href))
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(place), href))
     return href if target.startswith("..") else f"{store}://{bucket}/{target}"
 
 

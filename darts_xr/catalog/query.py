@@ -14,7 +14,7 @@ import pystac
 import rustac
 import shapely
 
-from darts_xr.catalog.addresses import href_of, in_store, is_geoparquet, is_lines, is_url, redact
+from darts_xr.catalog.addresses import href_of, is_geoparquet, is_lines, is_remote, is_url, redact
 from darts_xr.catalog.filters import Moment, api_words, describe, read_filters
 from darts_xr.catalog.items import to_item
 from darts_xr.catalog.sieve import Sieve
@@ -91,7 +91,7 @@ def search(
     )
     href = href_of(source) if isinstance(source, (str, os.PathLike)) else None
     # What waits for a network or for the caller's own work does not gain from it.
-    with nullcontext() if href is None or is_url(href) or in_store(href) else _uncollected():
+    with nullcontext() if href is None or is_remote(href) else _uncollected():
         found = sorted(_stream(source, sieve), key=_item_id)
         if found:
             return pystac.ItemCollection(found, clone_items=False)
@@ -226,7 +226,7 @@ def _batches(href: str, sieve: Sieve) -> Iterator[list[pystac.Item]]:
 
 
 def _on_disk(href: str) -> str:
-    if is_url(href) or in_store(href):
+    if is_remote(href):
         raise CatalogError(f"{redact(href)}: tables and JSON lines are read from disk; download it first")
     return href
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pystac
 import urllib3
@@ -74,8 +73,8 @@ def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> d
 
 def _stored(href: str) -> Any:
     """Read a JSON document of an object store."""
-    user = urlsplit(href).netloc.rpartition("@")[0]
-    if user and (":" in user or href.startswith("s3")):  # others have a container's name there
+    user = href.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    if user and (":" in user or href.lower().startswith("s3")):  # others have a container's name there
         raise CatalogError(
             f"{redact(href)} holds a key or a password, which the libraries of stores write to their logs; give it as "
             "those libraries read it, such as AWS_SECRET_ACCESS_KEY in the environment"

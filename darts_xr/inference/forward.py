@@ -261,8 +261,6 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 def _upload(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     """Bring an array to the device; on a GPU the copy runs beside what other threads compute there."""
-    if not array.flags.writeable:
-        array = array.copy()  # torch cannot hold read-only memory, which distributed gives
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor

@@ -310,6 +310,7 @@ def test_the_catalogue_of_a_run_is_read_from_the_store(here: Run, there: Run):
         ("up/catalog.json", {"href": "../../../catalog.json"}, "a file of this computer"),
         ("root/catalog.json", {"href": "/etc/passwd"}, "a file of this computer"),
         ("other/catalog.json", {"href": "file:///etc/passwd"}, "a file of this computer"),
+        ("bracket/catalog.json", {"href": "s3://[bad/catalog.json"}, "cannot be read|is no address"),
         ("table.parquet", b"", "download it first"),
     ],
 )
