@@ -40,10 +40,10 @@ import pystac
 import darts_xr as dx
 from darts_xr.cluster import worker_environment
 from darts_xr.sample import write_world
-from pipelines.detect import run_scenes
+from pipelines.detection import run_scenes
 from pipelines.flow import ClusterPool, Limits
 from pipelines.folder import RunFolder
-from pipelines.plan import Planner, load_sources
+from pipelines.planning import Planner, load_sources
 from pipelines.records import Record, RecordLog
 from pipelines.scenes import Job, SceneTask
 from pipelines.settings import Rules

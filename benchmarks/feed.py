@@ -125,7 +125,7 @@ def scene_item(folder: Path) -> Any:
     """STAC item of the image and its mask; catalogued once, since that is no part of the feed."""
     import pystac
 
-    from darts_xr.catalog import planet_items
+    from darts_xr.planet import planet_items
 
     path = folder / "item.json"
     if not path.exists():

@@ -24,7 +24,7 @@ import darts_xr as dx
 from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
 from darts_xr.sample import write_world
-from pipelines.detect import detect
+from pipelines.detection import detect
 
 
 def _inside_networks(item: dict[str, Any], auxiliary: str, ensemble: Ensemble) -> float:

@@ -37,8 +37,8 @@ from darts_xr.cube import BANDS
 from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
 from darts_xr.sample import write_world
-from pipelines.bench import ARCHIVE_PIXELS, Rate, bare_members, rate
-from pipelines.detect import detect
+from pipelines.detection import detect
+from pipelines.throughput import ARCHIVE_PIXELS, Rate, bare_members, rate
 
 
 def swath(size: int, no_data: float) -> NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """Retrogressive thaw slumps from PlanetScope images, on labelled arrays.
 
-Items come in from :mod:`darts_xr.catalog`; :mod:`darts_xr.cube` makes one lazy Dataset of a scene;
-:mod:`darts_xr.inference` turns it into a probability; :mod:`darts_xr.objects` into polygons;
-:mod:`darts_xr.products` into the published products; :mod:`darts_xr.assess` into scores. Everything is lazy
+Deliveries (:mod:`darts_xr.planet`) and catalogues (:mod:`darts_xr.catalog`) give STAC items; :mod:`darts_xr.cube`
+makes one lazy Dataset of a scene; :mod:`darts_xr.inference` turns it into a probability; :mod:`darts_xr.objects` into
+polygons; :mod:`darts_xr.products` into the published products; :mod:`darts_xr.assess` into scores. Everything is lazy
 until asked, nothing here prints, and no function creates a cluster but :func:`start_cluster`.
 """
 
@@ -16,7 +16,7 @@ __version__ = version("darts-xr")
 # dask_cuda and matplotlib.
 _HOMES = {
     "DartsError": "errors",
-    "planet_items": "catalog",
+    "planet_items": "planet",
     "search": "catalog",
     "load_items": "catalog",
     "open_scene": "cube",
@@ -38,8 +38,9 @@ _HOMES = {
     "h3_density": "assess",
     "start_cluster": "cluster",
 }
-_ROOMS = (
-    "assess", "catalog", "cluster", "cube", "errors", "inference", "objects", "products", "sample", "training",
+_SUBPACKAGES = (
+    "assess", "catalog", "cluster", "cube", "errors", "inference", "objects", "planet", "products", "sample",
+    "training",
 )  # fmt: skip
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -50,10 +51,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"darts_xr.{_HOMES[name]}"), name)
         globals()[name] = value
         return value
-    if name in _ROOMS:
+    if name in _SUBPACKAGES:
         return import_module(f"darts_xr.{name}")
     raise AttributeError(f"module 'darts_xr' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_ROOMS})
+    return sorted({*globals(), *_HOMES, *_SUBPACKAGES})

@@ -3,17 +3,17 @@
 Progress, run records and everything that writes a run folder live here; the library stays free of them.
 """
 
-from pipelines.aggregate import aggregate, coverage
-from pipelines.bench import bench
+from pipelines.aggregation import aggregate, coverage
 from pipelines.console import steps
-from pipelines.demo import demo
-from pipelines.detect import detect, plan
+from pipelines.demonstration import demo
+from pipelines.detection import detect, plan
 from pipelines.flow import Limits
 from pipelines.records import Run, open_run
-from pipelines.report import report
+from pipelines.reports import report
 from pipelines.settings import Rules
-from pipelines.train import train
-from pipelines.validate import validate
+from pipelines.throughput import bench
+from pipelines.training import train
+from pipelines.validation import validate
 
 __all__ = [
     "Limits", "Rules", "Run", "aggregate", "bench", "coverage", "demo", "detect", "open_run", "plan", "report", "steps",

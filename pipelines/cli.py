@@ -18,7 +18,7 @@ import click
 import yaml
 
 from darts_xr import __version__
-from darts_xr.catalog import redact
+from darts_xr.addresses import redact
 from darts_xr.errors import DartsError
 from pipelines.console import notes, screen, show_scenes, show_table, steps
 
@@ -136,7 +136,7 @@ def sample(out: Path, seed: int, scenes: int, size: int, as_json: bool) -> None:
 @_verb
 def demo(out: Path, seed: int, scenes: int, size: int, as_json: bool) -> None:
     """Make a synthetic world, detect, aggregate, and score against its truth."""
-    from pipelines.demo import demo as run_demo
+    from pipelines.demonstration import demo as run_demo
 
     with steps() as bar:
         result = run_demo(out, seed=seed, scenes=scenes, size=size, say=bar.say, on_scene=bar.scene)
@@ -181,7 +181,8 @@ def demo(out: Path, seed: int, scenes: int, size: int, as_json: bool) -> None:
 @_verb
 def catalog(folder: Path, out: Path, masks_only: bool, as_json: bool) -> None:
     """Build a STAC catalogue from a folder of Planet deliveries."""
-    from darts_xr.catalog import planet_items, write_catalog, write_stac_geoparquet
+    from darts_xr.catalog import write_catalog, write_stac_geoparquet
+    from darts_xr.planet import planet_items
 
     items = planet_items(folder, require_image=not masks_only)
     if out.suffix == ".parquet":
@@ -244,8 +245,8 @@ def detect(
     stops at once; the same command goes on later.
     """
     import darts_xr as dx
-    from pipelines.detect import detect as run_detect
-    from pipelines.detect import plan
+    from pipelines.detection import detect as run_detect
+    from pipelines.detection import plan
     from pipelines.flow import Limits
     from pipelines.settings import Rules
 
@@ -317,7 +318,7 @@ def _show_plan(plan: Any, as_json: bool) -> None:
 @_verb
 def aggregate(run: str, years: str | None, name: str, by_year: bool, as_json: bool) -> None:
     """Write Level 1, Level 2 and coverage of RUN to RUN/products."""
-    from pipelines.aggregate import aggregate as run_aggregate
+    from pipelines.aggregation import aggregate as run_aggregate
 
     with steps() as bar:
         bar.say("Level 1, Level 2 and coverage")
@@ -342,7 +343,7 @@ def aggregate(run: str, years: str | None, name: str, by_year: bool, as_json: bo
 @_verb
 def coverage(run: str, years: str | None, name: str, as_json: bool) -> None:
     """Write only the coverage files of RUN."""
-    from pipelines.aggregate import coverage as run_coverage
+    from pipelines.aggregation import coverage as run_coverage
 
     products = run_coverage(run, years=parse_years(years), name=name)
     areas = {level: round(float(frame["area_km2"].sum()), 3) for level, frame in products.coverage.items()}
@@ -362,7 +363,7 @@ def validate(
     detected: Path, reference: Path, limits: Path | None, buffer: float, by_year: bool, as_json: bool
 ) -> None:
     """Score the objects of DETECTED against those of REFERENCE; any overlap counts."""
-    from pipelines.validate import validate as run_validate
+    from pipelines.validation import validate as run_validate
 
     table = run_validate(detected, reference, coverage=limits, buffer=buffer, by_year=by_year)
     if not as_json:
@@ -381,7 +382,7 @@ def validate(
 @_verb
 def train(configuration: Path, out: Path, as_json: bool) -> None:
     """Train the networks that CONFIGURATION describes."""
-    from pipelines.train import train as run_train
+    from pipelines.training import train as run_train
 
     with steps() as bar:
         checkpoints = run_train(configuration, out=out, say=bar.say)
@@ -401,7 +402,7 @@ def train(configuration: Path, out: Path, as_json: bool) -> None:
 def report(run: str, as_json: bool) -> None:
     """Summarise RUN as an HTML page."""
     from pipelines.records import open_run
-    from pipelines.report import report as run_report
+    from pipelines.reports import report as run_report
 
     opened = open_run(run)
     page = run_report(opened)
@@ -418,7 +419,7 @@ def report(run: str, as_json: bool) -> None:
 @_verb
 def bench(models: tuple[str, ...], device: str, size: int, repeats: int, as_json: bool) -> None:
     """Measure pixels per second of bare networks, prediction and the whole flow on this machine."""
-    from pipelines.bench import bench as run_bench
+    from pipelines.throughput import bench as run_bench
 
     result = run_bench(models=models, device=device, size=size, repeats=repeats)
     if not as_json:

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from darts_xr.catalog import redact
+from darts_xr.addresses import redact
 from darts_xr.errors import OutputError, PipelineError
 from pipelines.records import Record
 

@@ -21,8 +21,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from upath import UPath
 
-from darts_xr.catalog import safe_name
-from darts_xr.catalog.addresses import store_errors
+from darts_xr.addresses import safe_name, store_errors
+from darts_xr.atomic import write_atomic
 from darts_xr.errors import OutputError, ProductError, RunLockedError
 
 log = logging.getLogger(__name__)
@@ -91,17 +91,7 @@ class RunFolder:
             if self.local is None:
                 (self.path / name).write_text(text, encoding="utf-8")  # an object appears when it is whole
                 return
-            target = self.local / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}{_PART}")
-            try:
-                with part.open("w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(part, target)
-            finally:
-                part.unlink(missing_ok=True)
+            write_atomic(self.local / name, lambda part: part.write_text(text, encoding="utf-8"))
 
     @contextmanager
     def scene_part(self, scene_id: str, files: Set[str]) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from upath import UPath
 
-from darts_xr.catalog import redact
+from darts_xr.addresses import redact
 from darts_xr.errors import PipelineError
 from pipelines.folder import RunFolder, writing
 

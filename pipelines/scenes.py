@@ -23,19 +23,20 @@ import shapely
 import xarray as xr
 
 import darts_xr as dx
-from darts_xr.catalog import redact
+from darts_xr.addresses import redact
 from darts_xr.cube import landcover_for
 from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.products import (
     binary_objects,
-    footprint,
     probability_percent,
+    valid_polygon,
     write_quicklook,
     write_raster,
     write_vectors,
 )
+from darts_xr.stac import PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields
 from pipelines.folder import RunFolder
 from pipelines.records import Record
 from pipelines.settings import Rules, provenance
@@ -290,7 +291,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     feats, counts = clean_objects(labels, prob, scene, rules, sources)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
     alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
-    seen = footprint(valid)
+    seen = valid_polygon(valid)
     clock.lap(STAGES[2])
 
     made_by = provenance(rules, ensemble, prob.attrs)
@@ -354,22 +355,22 @@ def result_item(
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
     made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
     seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
+    grid = raster.odc.geobox
     outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}
     return {
         "type": "Feature",
         "stac_version": pystac.get_stac_version(),
         "stac_extensions": [
-            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-            "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+            PROJECTION_EXTENSION,
+            RASTER_EXTENSION,
         ],
         "id": scene_id,
         "geometry": None if seen.is_empty else shapely.geometry.mapping(seen),
         **outline,
         "properties": {
             "datetime": made_by["datetime"],
-            "proj:code": f"EPSG:{raster.odc.geobox.crs.epsg}",  # a UTM zone; str() would give WKT
-            "proj:shape": list(raster.shape),
-            "proj:transform": list(raster.odc.geobox.transform)[:6],
+            # A UTM zone; str() of the CRS would give WKT.
+            **grid_fields(f"EPSG:{grid.crs.epsg}", raster.shape, grid.transform),
             **made,
             **{f"darts:{key}": value for key, value in counts.items()},
         },

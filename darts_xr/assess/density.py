@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import antimeridian
 import geopandas as gpd
 import h3
 import numpy as np
@@ -14,15 +13,13 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from darts_xr.errors import ProductError
-from darts_xr.products import EQUAL_AREA, check_crs
+from darts_xr.globe import EQUAL_AREA, cut_at_180, require_crs
 
 
 def _cell_shape(cell: str) -> BaseGeometry:
-    """Outline of a cell in longitude and latitude, split at the antimeridian."""
+    """Outline of a cell in longitude and latitude; it wraps around 180° where it crosses."""
     ring = [(lon, lat) for lat, lon in h3.cell_to_boundary(cell)]
-    shape = shapely.Polygon(ring)
-    west, _, east, _ = shape.bounds
-    return shapely.geometry.shape(antimeridian.fix_shape(shape)) if east - west > 180 else shape
+    return shapely.Polygon(ring)
 
 
 def _cells_over(shape: BaseGeometry, resolution: int) -> list[str]:
@@ -80,13 +77,14 @@ def h3_density(
     >>> len(cells), int(cells.n_features.sum())
     (4, 1)
     """
-    check_crs(features, "features")
-    check_crs(coverage, "coverage")
+    require_crs(features, "features")
+    require_crs(coverage, "coverage")
     if resolution not in range(16):
         raise ProductError(f"resolution must be an H3 resolution 0 to 15, got {resolution!r}")
     seen = shapely.union_all(coverage.geometry.to_crs("EPSG:4326").to_numpy())
     cells = _cells_over(seen, resolution)
-    outlines = gpd.GeoSeries([_cell_shape(cell) for cell in cells], crs="EPSG:4326")
+    shapes = cut_at_180(np.array([_cell_shape(cell) for cell in cells], object))
+    outlines = gpd.GeoSeries(shapes, crs="EPSG:4326")
     # Lines of hexagons and footprints are straight in longitude and latitude: short pieces keep them so.
     hexagons = outlines.segmentize(0.05).to_crs(EQUAL_AREA).to_numpy()
     covered = gpd.GeoSeries(shapely.get_parts(seen), crs="EPSG:4326").segmentize(0.05).to_crs(EQUAL_AREA)
@@ -139,7 +137,7 @@ def plot_density(cells: gpd.GeoDataFrame, *, ax: Any = None, cmap: str = "magma_
     >>> slumps = gpd.GeoDataFrame(geometry=[shapely.box(-139, 69.2, -138.99, 69.21)], crs=4326)
     >>> axes = plot_density(h3_density(slumps, seen))
     """
-    check_crs(cells, "cells")
+    require_crs(cells, "cells")
     import matplotlib.pyplot as plt  # heavy, and only this function needs it
 
     if ax is None:

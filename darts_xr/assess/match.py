@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from darts_xr.errors import ProductError
-from darts_xr.products import EQUAL_AREA, check_crs
+from darts_xr.globe import EQUAL_AREA, require_crs
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Pairs:
 
 
 def _projected(frame: gpd.GeoDataFrame | gpd.GeoSeries, name: str) -> NDArray[np.object_]:
-    check_crs(frame, name)
+    require_crs(frame, name)
     shapes = np.array(frame.geometry.to_crs(EQUAL_AREA).to_numpy(), object)
     invalid = ~shapely.is_valid(shapes)
     shapes[invalid] = shapely.make_valid(shapes[invalid])

@@ -10,10 +10,7 @@ file names and :func:`redact` for addresses in messages. No pixel leaves this ro
 them and to draw outlines.
 """
 
-from darts_xr.catalog.addresses import redact
 from darts_xr.catalog.assets import ImageAsset, MaskAsset, image_asset, mask_asset, normalize_item
-from darts_xr.catalog.names import product_type, safe_name, scene_date, scene_datetime
-from darts_xr.catalog.planet import planet_items
 from darts_xr.catalog.query import iter_items, load_items, search
 from darts_xr.catalog.writers import write_catalog, write_stac_geoparquet
 
@@ -25,12 +22,6 @@ __all__ = [
     "load_items",
     "mask_asset",
     "normalize_item",
-    "planet_items",
-    "product_type",
-    "redact",
-    "safe_name",
-    "scene_date",
-    "scene_datetime",
     "search",
     "write_catalog",
     "write_stac_geoparquet",

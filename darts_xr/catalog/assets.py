@@ -8,20 +8,19 @@ import pystac
 from rasterio.crs import CRS
 from rasterio.errors import CRSError as RasterioCRSError
 
-from darts_xr.catalog.addresses import file_name
-from darts_xr.catalog.bands import (
-    EXTENSIONS,
+from darts_xr.addresses import file_name
+from darts_xr.errors import CRSError, UnknownProductError, UnsupportedProductError
+from darts_xr.planet.bands import (
     IMAGE_BANDS,
-    grid_fields,
     image_bands,
     image_fields,
     mask_fields,
     standard_bands,
 )
-from darts_xr.catalog.names import classify
-from darts_xr.catalog.rasters import check_same_grid, check_upright, read_header, utm_code
-from darts_xr.catalog.usable import find_rule
-from darts_xr.errors import CRSError, UnknownProductError, UnsupportedProductError
+from darts_xr.planet.masks import find_rule
+from darts_xr.planet.names import classify
+from darts_xr.rasters import check_same_grid, check_upright, read_header, utm_code
+from darts_xr.stac import IMAGE_EXTENSIONS, grid_fields
 
 # Asset keys and Planet asset types, best first.
 _IMAGE_KEYS = (
@@ -193,7 +192,7 @@ def normalize_item(item: pystac.Item) -> pystac.Item:
         image_file = read_header(_local(result, "image"))
         code = utm_code(image_file.crs, image_file.name)
         check_upright(image_file)
-        result.properties.update(grid_fields(image_file, code))
+        result.properties.update(grid_fields(code, image_file.shape, image_file.transform))
         for owned in ("proj:code", "proj:shape", "proj:transform", "proj:epsg"):
             result.assets["image"].extra_fields.pop(owned, None)
         if not _has_fields(result, "image"):
@@ -208,7 +207,7 @@ def normalize_item(item: pystac.Item) -> pystac.Item:
         else:
             find_rule(mask.kind, len(result.assets[mask.kind].extra_fields["raster:bands"]), name=item.id)
     declared = set(result.stac_extensions)
-    for extension in EXTENSIONS:
+    for extension in IMAGE_EXTENSIONS:
         family = extension.rsplit("/", 2)[0]
         if not any(each.startswith(family) for each in declared):
             result.stac_extensions.append(extension)

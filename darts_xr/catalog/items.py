@@ -7,12 +7,12 @@ from typing import Any
 
 import pystac
 
-from darts_xr.catalog.addresses import cause, is_url, join, redact
-from darts_xr.catalog.bands import EXTENSIONS, VIEW_EXTENSION
+from darts_xr.addresses import cause, is_url, join, redact
 from darts_xr.errors import CatalogError
+from darts_xr.stac import IMAGE_EXTENSIONS, VIEW_EXTENSION
 
 _STAC = pystac.get_stac_version()
-_CURRENT = {*EXTENSIONS, VIEW_EXTENSION}
+_CURRENT = {*IMAGE_EXTENSIONS, VIEW_EXTENSION}
 _STRUCTURE = ("self", "root", "parent", "collection", "item")  # links into the catalogue that an item lies in
 # Fields that an Item has a place of its own for.
 _OWN = {

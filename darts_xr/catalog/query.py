@@ -14,11 +14,10 @@ import pystac
 import rustac
 import shapely
 
-from darts_xr.catalog.addresses import href_of, is_geoparquet, is_lines, is_remote, is_url, redact
-from darts_xr.catalog.filters import Moment, api_words, describe, read_filters
+from darts_xr.addresses import href_of, is_geoparquet, is_lines, is_remote, is_url, redact
+from darts_xr.catalog.filters import ItemFilter, Moment, api_words, describe, read_filters
 from darts_xr.catalog.items import to_item
-from darts_xr.catalog.sieve import Sieve
-from darts_xr.catalog.sources import (
+from darts_xr.catalog.readers import (
     api_batches,
     given_batches,
     is_api,
@@ -84,7 +83,7 @@ def search(
     >>> [item.id for item in search([july, june], datetime="2021-06/2021-08", max_cloud_cover=20)]
     ['july']
     """
-    sieve = Sieve(
+    selection = ItemFilter(
         read_filters(
             bbox=bbox, intersects=intersects, datetime=datetime, max_cloud_cover=max_cloud_cover, ids=ids
         )
@@ -92,13 +91,13 @@ def search(
     href = href_of(source) if isinstance(source, (str, os.PathLike)) else None
     # What waits for a network or for the caller's own work does not gain from it.
     with nullcontext() if href is None or is_remote(href) else _uncollected():
-        found = sorted(_stream(source, sieve), key=_item_id)
+        found = sorted(_stream(source, selection), key=_item_id)
         if found:
             return pystac.ItemCollection(found, clone_items=False)
     name = "the given items" if href is None else redact(href)
-    if href is not None and is_url(href) and not sieve.seen:
-        raise EmptySearchError(f"{name} returned no item for {describe(sieve.filters)}; widen the search")
-    raise EmptySearchError(f"no item of {name} matches: {sieve.report()}; widen the search")
+    if href is not None and is_url(href) and not selection.seen:
+        raise EmptySearchError(f"{name} returned no item for {describe(selection.filters)}; widen the search")
+    raise EmptySearchError(f"no item of {name} matches: {selection.report()}; widen the search")
 
 
 def iter_items(
@@ -138,12 +137,12 @@ def iter_items(
     >>> next(iter_items(items, datetime="2021-07-15")).id
     'july-15'
     """
-    sieve = Sieve(
+    selection = ItemFilter(
         read_filters(
             bbox=bbox, intersects=intersects, datetime=datetime, max_cloud_cover=max_cloud_cover, ids=ids
         )
     )
-    return _stream(source, sieve)
+    return _stream(source, selection)
 
 
 def load_items(source: Source) -> pystac.ItemCollection:
@@ -196,33 +195,35 @@ def _item_id(item: Any) -> str:
     return str(item.id)
 
 
-def _stream(source: Source, sieve: Sieve) -> Iterator[pystac.Item]:
+def _stream(source: Source, selection: ItemFilter) -> Iterator[pystac.Item]:
     if isinstance(source, (str, os.PathLike)):
-        batches = _batches(href_of(source), sieve)
+        batches = _batches(href_of(source), selection)
     else:
-        batches = map(sieve.sift, given_batches([source] if isinstance(source, pystac.Item) else source))
-    return _once(batches, sieve)
+        batches = map(
+            selection.select, given_batches([source] if isinstance(source, pystac.Item) else source)
+        )
+    return _once(batches, selection)
 
 
-def _once(batches: Iterable[list[pystac.Item]], sieve: Sieve) -> Iterator[pystac.Item]:
+def _once(batches: Iterable[list[pystac.Item]], selection: ItemFilter) -> Iterator[pystac.Item]:
     for batch in batches:
-        yield from filter(sieve.first_time, batch)
-    sieve.warn()
+        yield from filter(selection.first_time, batch)
+    selection.warn()
 
 
-def _batches(href: str, sieve: Sieve) -> Iterator[list[pystac.Item]]:
+def _batches(href: str, selection: ItemFilter) -> Iterator[list[pystac.Item]]:
     """Items of an address or file that pass the filters."""
     if is_geoparquet(href):
-        yield from _table_batches(href, sieve)
+        yield from _table_batches(href, selection)
     elif is_lines(href):
-        yield from map(sieve.sift, line_batches(_on_disk(href)))
+        yield from map(selection.select, line_batches(_on_disk(href)))
     else:
         reader = web()
         document = read_json(href, reader)
         if is_url(href) and is_api(document):
-            yield from map(sieve.sift, api_batches(href, reader, **api_words(sieve.filters)))
+            yield from map(selection.select, api_batches(href, reader, **api_words(selection.filters)))
         else:
-            yield from map(sieve.sift, static_batches(href, document, reader))
+            yield from map(selection.select, static_batches(href, document, reader))
 
 
 def _on_disk(href: str) -> str:
@@ -231,12 +232,12 @@ def _on_disk(href: str) -> str:
     return href
 
 
-def _table_batches(href: str, sieve: Sieve) -> Iterator[list[pystac.Item]]:
+def _table_batches(href: str, selection: ItemFilter) -> Iterator[list[pystac.Item]]:
     """Filter on the columns, so that only items that match are built."""
     try:
         with pq.ParquetFile(_on_disk(href)) as file:
             for rows in file.iter_batches(_ROWS):
-                table = sieve.sift_table(pa.Table.from_batches([rows]))
+                table = selection.select_rows(pa.Table.from_batches([rows]))
                 if table.num_rows:
                     documents = rustac.from_arrow(table)["features"]
                     yield [to_item(_plain(document), href) for document in documents]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import pystac
 import rustac
 
-from darts_xr.catalog.addresses import is_url
-from darts_xr.catalog.names import safe_name
+from darts_xr.addresses import is_url, safe_name
+from darts_xr.atomic import write_atomic
 from darts_xr.errors import CatalogError
 
 _GEOJSON = "application/geo+json"
@@ -146,7 +146,7 @@ def write_stac_geoparquet(items: Iterable[pystac.Item], path: str | os.PathLike[
             f"item(s) {', '.join(nowhere[:5])} have no geometry, which a table needs; leave them out"
         )
     try:
-        _atomically(target, lambda temporary: rustac.write_sync(temporary, documents, format="parquet"))
+        write_atomic(target, lambda part: rustac.write_sync(str(part), documents, format="parquet"))
     except rustac.RustacError as error:
         raise CatalogError(
             f"the items cannot be written to {target}: {error}; write_catalog may do"
@@ -262,15 +262,4 @@ def _link(rel: str, href: str, *, kind: str = "application/json", title: str | N
 
 def _write_json(target: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=1) + "\n"
-    _atomically(target, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def _atomically(target: Path, write: Callable[[str], Any]) -> None:
-    """Write beside the target under another name, then replace it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        write(str(temporary))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(target, lambda part: part.write_text(text, encoding="utf-8"))

@@ -9,14 +9,12 @@ from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
 from darts_xr.cube.bands import BANDS, Band, scale_band, select_bands
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.landcover import landcover_for
-from darts_xr.cube.masks import MASK_RULES, valid_mask
 from darts_xr.cube.scene import open_scene
 from darts_xr.cube.terrain import relative_elevation, slope
 from darts_xr.cube.timecube import open_cube
 
 __all__ = [
     "BANDS",
-    "MASK_RULES",
     "Band",
     "auxiliary_layers",
     "landcover_for",
@@ -28,5 +26,4 @@ __all__ = [
     "scale_band",
     "select_bands",
     "slope",
-    "valid_mask",
 ]

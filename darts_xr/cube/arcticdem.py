@@ -13,9 +13,9 @@ import pystac
 import shapely
 from odc.geo.geobox import GeoBox
 
-from darts_xr.catalog.bands import PROJECTION_EXTENSION
-from darts_xr.cube.warp import geographic_bounds
 from darts_xr.errors import CRSError
+from darts_xr.globe import grid_bounds
+from darts_xr.stac import PROJECTION_EXTENSION, set_collection
 
 COLLECTION = "arcticdem"
 INDEX_CRS = "EPSG:3413"
@@ -74,14 +74,12 @@ def _item(tile: pd.Series, root: str | Path | None) -> pystac.Item:
     item = pystac.Item(
         id=name,
         geometry=shapely.geometry.mapping(geometry),
-        bbox=list(geographic_bounds(grid)),
+        bbox=list(grid_bounds(grid)),
         datetime=pd.Timestamp(tile["creationdate"]).to_pydatetime(),
-        collection=COLLECTION,
         stac_extensions=[PROJECTION_EXTENSION],
         properties={"proj:code": INDEX_CRS, "gsd": float(tile["gsd"])},
     )
-    # STAC allows the field `collection` only beside a link to it; write_catalog puts the file there.
-    item.add_link(pystac.Link("collection", f"./{COLLECTION}.json", media_type=pystac.MediaType.JSON))
+    set_collection(item, COLLECTION)
     bands = [{"name": "dem", "data_type": "float32", "nodata": -9999, "unit": "m"}]
     item.add_asset("dem", pystac.Asset(href, media_type=pystac.MediaType.COG, extra_fields={"bands": bands}))
     return item

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.bands import BANDS
-from darts_xr.cube.engines import Engine, check_engine, load_bands
+from darts_xr.cube.layers import band_fields, items_near, layer_sources, trend_sources
+from darts_xr.cube.loaders import Engine, check_engine, load_bands
 from darts_xr.cube.mosaic import RasterSource
-from darts_xr.cube.sources import band_fields, items_near, layer_sources, trend_sources
 from darts_xr.cube.terrain import (
     Spacing,
     disk,

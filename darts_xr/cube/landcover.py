@@ -15,8 +15,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from darts_xr.cube.layers import band_fields, items_near, layer_sources
 from darts_xr.cube.mosaic import RasterSource, open_raster
-from darts_xr.cube.sources import band_fields, items_near, layer_sources
 from darts_xr.cube.warp import on_grid, warp_onto
 from darts_xr.errors import LandCoverError, MissingBandsError
 

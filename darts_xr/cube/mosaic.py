@@ -14,11 +14,10 @@ from pyproj import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from darts_xr.catalog.addresses import cause, redact
-from darts_xr.catalog.rasters import read_error
+from darts_xr.addresses import cause, redact
 from darts_xr.errors import CRSError, DamagedFileError, SceneError
-
-Bounds = tuple[float, float, float, float]
+from darts_xr.globe import Bounds
+from darts_xr.rasters import read_error
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,19 @@ from odc.geo.geobox import GeoBox
 
 from darts_xr.catalog import load_items
 from darts_xr.catalog.assets import image_asset, mask_asset, normalize_item
-from darts_xr.catalog.rasters import check_same_grid, naming_read_errors, read_header, utm_code
-from darts_xr.catalog.usable import MASK_RULES, find_rule
-from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
+from darts_xr.cube.auxiliary import AUXILIARY_BANDS, auxiliary_layers, neutral_layers
 from darts_xr.cube.bands import BANDS, Band
-from darts_xr.cube.engines import Engine
 from darts_xr.cube.indices import ndvi
-from darts_xr.cube.masks import default_rule, valid_mask
-from darts_xr.cube.sources import items_near
+from darts_xr.cube.layers import items_near
+from darts_xr.cube.loaders import Engine
 from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MaskError, MissingBandsError
+from darts_xr.planet.bands import IMAGE_BANDS
+from darts_xr.planet.masks import MASK_RULES, default_rule, find_rule, valid_mask
+from darts_xr.rasters import check_same_grid, naming_read_errors, read_header, utm_code
 
 #: Side of a chunk in pixels unless asked otherwise: whole COG blocks, and 40 MB once all bands are float32.
 CHUNK = 1024
-_IMAGE_BANDS = ("blue", "green", "red", "nir")
-AUXILIARY_BANDS = tuple(name for name, band in BANDS.items() if band.source != "planet")
 
 
 def _read_window(rows: slice, cols: slice, *, href: str, bands: tuple[int, ...]) -> NDArray[Any]:
@@ -136,12 +134,12 @@ def open_scene(
     )
 
     pixels = _read_lazily(
-        image_file.href, tuple(positions[name] for name in _IMAGE_BANDS), image.shape, image.dtype, sizes
+        image_file.href, tuple(positions[name] for name in IMAGE_BANDS), image.shape, image.dtype, sizes
     )
     flags = _read_lazily(mask_file.href, tuple(range(1, mask.count + 1)), mask.shape, mask.dtype, sizes)
     variables = {
         name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1", nodata=0)
-        for k, name in enumerate(_IMAGE_BANDS)
+        for k, name in enumerate(IMAGE_BANDS)
     }
     variables["ndvi"] = ndvi(variables["red"], variables["nir"])
     definitions = BANDS | {band.name: band for band in bands or () if isinstance(band, Band)}

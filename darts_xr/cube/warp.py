@@ -19,16 +19,16 @@ import dask.array as da
 import numpy as np
 import rasterio
 import xarray as xr
-from affine import Affine
 from dask.base import tokenize
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
-from darts_xr.catalog.rasters import HTTP_OPTIONS
-from darts_xr.cube.mosaic import Bounds, Mosaic, RasterSource, mosaics_of, open_raster
+from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_raster
 from darts_xr.errors import CRSError
+from darts_xr.globe import boxes_meet, grid_bounds, transformer
+from darts_xr.rasters import HTTP_OPTIONS
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
 Spacing = tuple[float, float]
@@ -68,18 +68,6 @@ class Part(NamedTuple):
     offset: NDArray[np.float32]  # in pixels from the centre of ``first``
 
 
-def _apply(transform: Affine, x: Any, y: Any) -> tuple[Any, Any]:
-    return (
-        transform.a * x + transform.b * y + transform.c,
-        transform.d * x + transform.e * y + transform.f,
-    )
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> Transformer:
-    return Transformer.from_crs(source, target, always_xy=True)
-
-
 @lru_cache(maxsize=64)
 def _is_geographic(crs: str) -> bool:
     return CRS(crs).is_geographic
@@ -89,29 +77,6 @@ def _wkt(geobox: GeoBox) -> str:
     if geobox.crs is None:
         raise CRSError("the scene's grid has no coordinate reference system: nothing can be warped onto it")
     return str(geobox.crs.to_wkt())
-
-
-def boxes_meet(a: Bounds, b: Bounds) -> bool:
-    """Whether two boxes in degrees overlap; a box with west > east crosses the antimeridian."""
-    if a[1] > b[3] or b[1] > a[3]:
-        return False
-    width_a, width_b = (360.0 if x[2] - x[0] >= 360 else (x[2] - x[0]) % 360 for x in (a, b))
-    return (b[0] - a[0]) % 360 <= width_a or (a[0] - b[0]) % 360 <= width_b
-
-
-def geographic_bounds(geobox: GeoBox) -> Bounds:
-    """West, south, east, north of a grid in degrees; west > east where it crosses the antimeridian."""
-    height, width = geobox.shape
-    rim_y, rim_x = np.linspace(0, height, 33), np.linspace(0, width, 33)
-    u = np.concatenate([rim_x, rim_x, 0 * rim_y, 0 * rim_y + width])
-    v = np.concatenate([0 * rim_x, 0 * rim_x + height, rim_y, rim_y])
-    lon, lat = _transformer(_wkt(geobox), "EPSG:4326").transform(*_apply(geobox.affine, u, v))
-    middle = math.degrees(math.atan2(np.sin(np.radians(lon)).sum(), np.cos(np.radians(lon)).sum()))
-    offset = (lon - middle + 180) % 360 - 180
-    if offset.max() - offset.min() > 180:  # around a pole
-        return (-180.0, float(lat.min()), 180.0, 90.0)
-    west, east = ((middle + float(o) + 180) % 360 - 180 for o in (offset.min(), offset.max()))
-    return (west, float(lat.min()), east, float(lat.max()))
 
 
 # --- coordinates and interpolation -------------------------------------------------------------------------
@@ -127,16 +92,16 @@ class _Lattice:
             for f, s in zip(self.first, (rows, cols), strict=True)
         ]
         v, u = np.meshgrid(*nodes, indexing="ij")
-        project = _transformer(_wkt(geobox), mosaic.crs).transform
-        x, y = project(*_apply(geobox.affine, u, v))
+        project = transformer(_wkt(geobox), mosaic.crs).transform
+        x, y = project(*(geobox.affine @ (u, v)))  # type: ignore[operator]
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise CRSError(
                 f"{mosaic.parts[0][1].name}: the scene's grid cannot be projected into the file's CRS"
             )
         if _is_geographic(mosaic.crs):  # no jump from 180 to -180 inside a scene
-            middle = project(*_apply(geobox.affine, 0.0, 0.0))[0]
+            middle = project(*(geobox.affine @ (0.0, 0.0)))[0]
             x = (x - middle + 180) % 360 - 180 + middle
-        column, row = _apply(~mosaic.transform, x, y)
+        column, row = ~mosaic.transform @ (x, y)
         self.row, self.column = row - 0.5, column - 0.5  # from pixel corners to pixel centres
 
     def at(self, rows: slice, cols: slice) -> tuple[Part, Part]:
@@ -243,7 +208,7 @@ def warp_block(
     shape = (rows.stop - rows.start, cols.stop - cols.start)
     out = np.full((bands, *shape), np.nan, np.float32)
     block = geobox.translate_pix(cols.start, rows.start).expand(shape)
-    where = geographic_bounds(block.pad(_REACH))
+    where = grid_bounds(block.pad(_REACH))
     near = [source for source in sources if source.bbox is None or boxes_meet(source.bbox, where)]
     datasets = []
     try:

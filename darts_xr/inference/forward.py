@@ -18,7 +18,7 @@ from darts_xr.cube.bands import Band, scale_band
 from darts_xr.errors import PredictionError
 from darts_xr.inference.checkpoint import Checkpoint
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
-from darts_xr.inference.pixels import VALID, planes_of, to_bytes
+from darts_xr.inference.structured import VALID, planes_of, to_bytes
 from darts_xr.inference.tiles import Window
 
 log = logging.getLogger(__name__)

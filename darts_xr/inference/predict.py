@@ -18,11 +18,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.errors import MissingBandsError, TilingError
+from darts_xr.graph.overlap import map_with_halo
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
-from darts_xr.inference.halo import map_with_halo
-from darts_xr.inference.pixels import VALID, lazy_records
 from darts_xr.inference.published import published_windows
+from darts_xr.inference.structured import VALID, lazy_records
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
 
 FloatArray = NDArray[np.float32]

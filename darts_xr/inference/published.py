@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from darts_xr.errors import TilingError
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
-from darts_xr.inference.pixels import VALID
+from darts_xr.inference.structured import VALID
 from darts_xr.inference.tiles import LEGACY_WINDOW, Window, legacy_ramp, legacy_starts
 
 FloatArray = NDArray[np.float32]

@@ -15,14 +15,15 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from darts_xr.errors import CRSError, ObjectError
+from darts_xr.cube.landcover import ESRI_CLASSES
+from darts_xr.errors import ObjectError
+from darts_xr.globe import require_crs
 from darts_xr.objects.label import check_grid
 from darts_xr.objects.outline import apply
 
 log = logging.getLogger(__name__)
 
 # ESRI 10 m annual land cover: water is class 1; no data (0) is open sea there and counts as water.
-ESRI_CLASSES = (0, 1, 2, 4, 5, 7, 8, 9, 10, 11)
 _WATER = (0, 1)
 
 # --- array kernels -----------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def filter_water(
     >>> filter_water(feats, wrap_xr(cover, box)).water_fraction.round(3).tolist()
     [0.091]
     """
-    _check_crs(feats, "feats")
+    require_crs(feats, "feats")
     if landcover.ndim == 3 and landcover.shape[0] == 1:
         landcover = landcover[0]
     geobox = check_grid(landcover, "landcover")
@@ -137,11 +138,11 @@ def _water_fraction(
         read = np.asarray(data)[row[inside], column[inside]]
     if np.issubdtype(read.dtype, np.floating):
         read = np.where(np.isnan(read), 0, read)
-    strange = np.setdiff1d(read, ESRI_CLASSES)
+    strange = np.setdiff1d(read, [0, *ESRI_CLASSES])
     if strange.size:
         raise ObjectError(
             f"landcover {landcover.name!r} holds the values {strange[:8].tolist()}, which are not classes of "
-            f"the ESRI annual land cover {ESRI_CLASSES}; recode it to water 1, land 11, no data 0"
+            f"the ESRI annual land cover {sorted(ESRI_CLASSES)}; recode it to water 1, land 11, no data 0"
         )
     water = np.ones(len(shape), bool)
     water[inside] = np.isin(read, _WATER)
@@ -196,10 +197,10 @@ def filter_infrastructure(
     >>> len(left), left.attrs["removed"]
     (1, {'infrastructure': 1})
     """
-    _check_crs(feats, "feats")
+    require_crs(feats, "feats")
     if not isinstance(infrastructure, gpd.GeoDataFrame):
         infrastructure = _read(infrastructure, feats)
-    _check_crs(infrastructure, "infrastructure")
+    require_crs(infrastructure, "infrastructure")
     here = infrastructure.geometry.to_crs(feats.crs)
     hit = np.zeros(len(feats), bool)
     if len(here) and len(feats):
@@ -215,13 +216,6 @@ def _read(path: str | Path, feats: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         return read(path)
     except Exception as error:
         raise ObjectError(f"infrastructure file {path.name} cannot be read: {error}") from error
-
-
-def _check_crs(frame: gpd.GeoDataFrame, name: str) -> None:
-    if frame.crs is None:
-        raise CRSError(
-            f"{name} has no coordinate reference system; set the right one with .set_crs(...) first"
-        )
 
 
 def _remove(

@@ -12,7 +12,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from darts_xr.errors import CRSError, ObjectError
-from darts_xr.objects.graph import as_dask, blocks, extend, lazy_array
+from darts_xr.graph.layers import as_dask, blocks, extend, lazy_array
 from darts_xr.objects.runs import (
     Numbers,
     Pixels,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import antimeridian
 import geopandas as gpd
 import numpy as np
-import shapely
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from darts_xr.errors import CRSError, GridMismatchError, ObjectError
-from darts_xr.objects.graph import Tasks, as_dask, blocks, compute_together, extend
+from darts_xr.globe import cut_at_180
+from darts_xr.graph.layers import Tasks, as_dask, blocks, compute_together, extend
 from darts_xr.objects.label import COUNTS, FOUND, LABELS, RUNS, Candidates, Found, check_grid
 from darts_xr.objects.outline import outlines
 from darts_xr.objects.runs import Numbers, Pixels, join_runs, number_runs
@@ -245,12 +244,7 @@ def to_crs(feats: gpd.GeoDataFrame, crs: Any) -> gpd.GeoDataFrame:
         geometry = geometry.segmentize(_SEGMENT)
     geometry = geometry.to_crs(crs)
     if geometry.crs.is_geographic:
-        west, _, east, _ = geometry.bounds.to_numpy().T
-        across = np.flatnonzero(east - west > 180)
-        shapes = geometry.to_numpy().copy()
-        for i in across:
-            shapes[i] = shapely.geometry.shape(antimeridian.fix_shape(shapes[i]))
-        geometry = gpd.GeoSeries(shapes, index=feats.index, crs=geometry.crs)
+        geometry = gpd.GeoSeries(cut_at_180(geometry.to_numpy()), index=feats.index, crs=geometry.crs)
     out = feats.set_geometry(geometry)
     out.attrs = attrs
     return out

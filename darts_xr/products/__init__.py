@@ -2,30 +2,25 @@
 
 In come GeoDataFrames of :mod:`darts_xr.objects` and the scene that each belongs to; :func:`level1` gives them
 the columns of the paper's Table 5, :func:`level2` dissolves them per calendar year (Table 6),
-:func:`footprint` and :func:`coverage` say what was seen at all (Table 4), :func:`site_table` follows each
+:func:`valid_polygon` and :func:`coverage` say what was seen at all (Table 4), :func:`site_table` follows each
 site over the years. Out go GeoDataFrames in EPSG:4326 with areas in a pole-centred equal-area projection, and
 through :func:`write_vectors` GeoParquet and GeoPackage files that are the same bytes every time.
 """
 
-from darts_xr.products.covered import coverage, footprint
+from darts_xr.products.cog import binary_objects, probability_percent, write_raster
+from darts_xr.products.coverage_files import coverage, valid_polygon
 from darts_xr.products.files import product_name, write_vectors
-from darts_xr.products.geometry import EQUAL_AREA, area_m2, check_crs
 from darts_xr.products.level_one import LEVEL1_COLUMNS, empty_level1, level1, merge_level1
 from darts_xr.products.level_two import LEVEL2_COLUMNS, level2, update_level2
 from darts_xr.products.quicklook import write_quicklook
-from darts_xr.products.rasters import binary_objects, probability_percent, write_raster
 from darts_xr.products.sites import site_table
 
 __all__ = [
-    "EQUAL_AREA",
     "LEVEL1_COLUMNS",
     "LEVEL2_COLUMNS",
-    "area_m2",
     "binary_objects",
-    "check_crs",
     "coverage",
     "empty_level1",
-    "footprint",
     "level1",
     "level2",
     "merge_level1",
@@ -33,6 +28,7 @@ __all__ = [
     "product_name",
     "site_table",
     "update_level2",
+    "valid_polygon",
     "write_quicklook",
     "write_raster",
     "write_vectors",

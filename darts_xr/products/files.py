@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,8 +12,9 @@ import geopandas as gpd
 import numpy as np
 import pyogrio
 
+from darts_xr.atomic import write_atomic
 from darts_xr.errors import ProductError
-from darts_xr.products.geometry import check_crs
+from darts_xr.globe import require_crs
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ def write_vectors(
     ...     [path.name for path in write_vectors(frame, folder + "/cover")]
     ['cover.parquet', 'cover.gpkg']
     """
-    check_crs(gdf, "the product")
+    require_crs(gdf, "the product")
     stem = Path(stem)
     frame = hilbert_sorted(gdf)
     frame.attrs = dict(metadata or {})
@@ -123,7 +122,7 @@ def write_vectors(
         if fmt not in writers:
             raise ProductError(f"format must be one of {', '.join(writers)}, got {fmt!r}")
         path = stem.with_name(f"{stem.name}.{fmt}")
-        replace_whole(path, writers[fmt])
+        write_product(path, writers[fmt])
         written.append(path)
     return written
 
@@ -140,16 +139,15 @@ def hilbert_sorted(gdf: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return out
 
 
-def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file of another name in the same folder, then give it the final name."""
+def write_product(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all; what goes wrong is told with its name.
+
+    Raises
+    ------
+    ProductError
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            write(part)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
+        write_atomic(path, write)
     except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise ProductError(
             f"{path.name} could not be written ({error}); the file of before, if any, is unchanged. "

@@ -13,7 +13,9 @@ import pandas as pd
 import xarray as xr
 
 from darts_xr.errors import ProductError
-from darts_xr.products.geometry import area_columns, check_crs, geohashes, sound_polygons
+from darts_xr.globe import require_crs
+from darts_xr.objects.polygons import STATISTICS
+from darts_xr.products.geometry import area_columns, geohashes, valid_polygons
 
 VERSION_COLUMNS = (
     "DARTS_dataset_version",
@@ -22,7 +24,6 @@ VERSION_COLUMNS = (
     "DARTS_AI_model_version",
     "DARTS_AI_model_threshold",
 )
-STATISTICS = ("pval_mean", "pval_std", "pval_min", "pval_max", "pval_p25", "pval_p50", "pval_p75")
 LEVEL1_COLUMNS = (
     "id", "id_geohash", "date", "year", "area_m2", "area_ha", "area_km2", "image_source", "image_id",
     *STATISTICS, *VERSION_COLUMNS, "geometry",
@@ -44,7 +45,7 @@ def image_date(image_id: str) -> str | None:
     return None
 
 
-def scene_date(scene: xr.Dataset | xr.DataArray | Mapping[str, Any]) -> tuple[str, str]:
+def image_id_and_date(scene: xr.Dataset | xr.DataArray | Mapping[str, Any]) -> tuple[str, str]:
     """Image id and UTC date (YYYY-MM-DD) of a scene; an error if its id names another day."""
     attrs: Mapping[Any, Any] = scene if not hasattr(scene, "attrs") else scene.attrs
     lacking = [key for key in ("item_id", "datetime") if not attrs.get(key)]
@@ -123,8 +124,8 @@ def level1(
     >>> rows[["id_geohash", "date", "area_m2"]].values.tolist()
     [['bum0t10j093r', '2021-07-19', 8926]]
     """
-    check_crs(feats, "feats")
-    image_id, date = scene_date(scene)
+    require_crs(feats, "feats")
+    image_id, date = image_id_and_date(scene)
     attrs: Mapping[Any, Any] = scene if not hasattr(scene, "attrs") else scene.attrs
     lacking = [name for name in STATISTICS if name not in feats]
     if lacking:
@@ -134,7 +135,7 @@ def level1(
     if "removed_by" in feats:
         feats = feats[feats["removed_by"] == ""]
     feats = feats.reset_index(drop=True).to_crs("EPSG:4326")
-    feats, repaired = sound_polygons(feats, lambda i: f"{image_id} row {i}")
+    feats, repaired = valid_polygons(feats, lambda i: f"{image_id} row {i}")
     if image_source is None:
         given = str(attrs.get("constellation") or "planetscope")
         image_source = _SOURCES.get(given.lower(), given)

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from darts_xr.errors import ProductError
-from darts_xr.products.geometry import area_columns, check_crs, geohashes, sound_polygons
+from darts_xr.globe import require_crs
+from darts_xr.objects.runs import components
+from darts_xr.products.geometry import area_columns, geohashes, valid_polygons
 from darts_xr.products.level_one import VERSION_COLUMNS, check_ids, image_date, require
 
 LEVEL2_COLUMNS = (
@@ -44,11 +44,7 @@ def overlap_groups(
     else:
         meet = shapely.relate_pattern(shapes[left], shapes[right], "T********")
     left, right = left[meet], right[meet]
-    n = len(shapes)
-    graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(n, n))
-    _, group = connected_components(graph, directed=False)
-    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
-    return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)
+    return components(len(shapes), left, right)
 
 
 def union_by_group(shapes: NDArray[np.object_], group: NDArray[np.int64]) -> NDArray[np.object_]:
@@ -119,12 +115,12 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     >>> year[["n_features_level1", "earliest_date", "latest_date"]].values.tolist()
     [[2, '2021-07-19', '2021-07-24']]
     """
-    check_crs(level1, "level1")
+    require_crs(level1, "level1")
     require(level1, _NEEDED, "Level 1")
     check_ids(level1)
     _check_dates(level1)
     rows = level1.to_crs("EPSG:4326").sort_values(["year", "id_geohash", "image_id", "id"], ignore_index=True)
-    rows, repaired = sound_polygons(rows, _row_name(rows))
+    rows, repaired = valid_polygons(rows, _row_name(rows))
     group = overlap_groups(rows.geometry.to_numpy(), rows["year"].to_numpy(), touching)
     shapes = union_by_group(rows.geometry.to_numpy(), group)
 
@@ -199,17 +195,17 @@ def update_level2(
     0
     """
     for frame, name in ((previous, "previous"), (level1, "level1"), (new, "new")):
-        check_crs(frame, name)
+        require_crs(frame, name)
     again = sorted(set(new["image_id"]) & set(level1["image_id"]))
     if again:
         raise ProductError(
             f"image {again[0]} is in Level 1 already; take its old rows out first, or leave it out"
         )
     shapes = previous.geometry.to_numpy()
-    fresh, repaired = sound_polygons(new, _row_name(new))
+    fresh, repaired = valid_polygons(new, _row_name(new))
     touched = _same_year(shapes, previous["year"], fresh.geometry.to_numpy(), new["year"], "intersects")
     # Features of one year share no inner point: a row belongs to the feature that any of its points is in.
-    sound, _ = sound_polygons(level1, _row_name(level1))
+    sound, _ = valid_polygons(level1, _row_name(level1))
     points = shapely.point_on_surface(sound.geometry.to_numpy())
     member = _same_year(points, level1["year"], shapes[touched], previous["year"][touched], "within")
     rows = gpd.GeoDataFrame(pd.concat([level1[member], new], ignore_index=True), crs=level1.crs)

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from darts_xr.products.files import replace_whole
+from darts_xr.products.files import write_product
 
 # Drawn with Pillow: a figure of matplotlib takes 0.2 s, a tenth of a small scene's time in the networks.
 _LEAST_SIDE = 450  # px; smaller pictures are enlarged by whole numbers
@@ -84,7 +84,7 @@ def write_quicklook(
         draw.text((left, _HEAD - 20), heading, fill="black", font=_font(13))
     _scale_bar(draw, (_EDGE, _HEAD + height + 10), width, abs(grid.resolution.x) / enlarge)
     _legend(picture, draw, (_EDGE + 2 * width + _GAP + 14, _HEAD), height)
-    replace_whole(Path(path), lambda part: picture.save(part, format="PNG", compress_level=1))
+    write_product(Path(path), lambda part: picture.save(part, format="PNG", compress_level=1))
     return Path(path)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from darts_xr.products.geometry import area_columns, check_crs, geohashes
+from darts_xr.globe import require_crs
+from darts_xr.products.geometry import area_columns, geohashes
 from darts_xr.products.level_one import require
 from darts_xr.products.level_two import overlap_groups, union_by_group
 
@@ -53,7 +54,7 @@ def site_table(level2: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDa
     >>> site_table(rows)[["n_years", "area_m2_2021", "area_m2_2022", "growth_m2"]].values.tolist()
     [[2.0, 100.0, 130.0, 30.0]]
     """
-    check_crs(level2, "level2")
+    require_crs(level2, "level2")
     require(level2, ("year", "area_m2", "earliest_date", "latest_date", "geometry"), "Level 2")
     keys = [name for name in ("id_geohash", "id_geohash_level1") if name in level2]
     rows = level2.to_crs("EPSG:4326").sort_values(["year", *keys, "area_m2"], ignore_index=True)

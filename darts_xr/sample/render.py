@@ -21,7 +21,6 @@ _CLEAR_WATER = (330, 330, 240, 140)
 _TURBID_WATER = (560, 720, 640, 330)
 _CLOUD = (4300, 4300, 4350, 4700)
 _SNOW = (6900, 7000, 6900, 6400)
-UDM2_BANDS = ("clear", "snow", "shadow", "haze_light", "haze_heavy", "cloud", "confidence", "udm1")
 
 
 @dataclass(frozen=True)

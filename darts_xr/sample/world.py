@@ -26,11 +26,14 @@ from pyproj import Transformer
 from rasterio.windows import Window
 from threadpoolctl import threadpool_limits
 
-from darts_xr.catalog import planet_items, write_catalog
+from darts_xr.catalog import write_catalog
+from darts_xr.planet import planet_items
+from darts_xr.planet.masks import UDM2_BANDS
 from darts_xr.products import write_vectors
 from darts_xr.sample.landscape import Landscape
 from darts_xr.sample.layers import DEM_NODATA, elevation_block, landcover_block, trends_block
-from darts_xr.sample.render import UDM2_BANDS, Pass, render_block
+from darts_xr.sample.render import Pass, render_block
+from darts_xr.stac import EO_EXTENSION, PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields, set_collection
 
 log = logging.getLogger(__name__)
 
@@ -299,17 +302,11 @@ def _item(
         properties={
             "description": NOTICE,
             "darts:synthetic": True,
-            "proj:code": str(grid.crs),
-            "proj:shape": list(grid.shape),
-            "proj:transform": list(grid.transform)[:6],
+            **grid_fields(str(grid.crs), grid.shape, grid.transform),
         },
-        collection=collection,
-        stac_extensions=[
-            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-            "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
-            "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
-        ],
+        stac_extensions=[PROJECTION_EXTENSION, RASTER_EXTENSION, EO_EXTENSION],
     )
+    set_collection(item, collection)
     item.add_asset(
         key,
         pystac.Asset(

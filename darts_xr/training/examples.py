@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from darts_xr.catalog import safe_name
+from darts_xr.addresses import safe_name
 from darts_xr.errors import CRSError
 from darts_xr.inference import Checkpoint, network_input
 

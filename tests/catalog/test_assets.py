@@ -11,7 +11,7 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from darts_xr.catalog import image_asset, load_items, mask_asset, normalize_item, planet_items
+from darts_xr.catalog import image_asset, load_items, mask_asset, normalize_item
 from darts_xr.errors import (
     CRSError,
     DamagedFileError,
@@ -21,6 +21,7 @@ from darts_xr.errors import (
     UnknownProductError,
     UnsupportedProductError,
 )
+from darts_xr.planet import planet_items
 from tests.catalog.deliveries import (
     SCENE,
     image_pixels,

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darts_xr.catalog import iter_items, load_items, normalize_item, redact, search, sources
+from darts_xr.addresses import redact
+from darts_xr.catalog import iter_items, load_items, normalize_item, readers, search
 from darts_xr.errors import CatalogError, DartsError
 from tests.catalog.deliveries import plain_item
 from tests.catalog.servers import PagedApi, files, serve
@@ -25,7 +26,7 @@ LINK = {"rel": "next", "method": "POST"}
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_BACK_OFF", 0.001)
+    monkeypatch.setattr(readers, "_BACK_OFF", 0.001)
 
 
 def catalog(*links: tuple[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 import shapely
 import urllib3
 
-from darts_xr.catalog import load_items, search, sources, write_catalog, write_stac_geoparquet
+from darts_xr.catalog import load_items, readers, search, write_catalog, write_stac_geoparquet
 from darts_xr.errors import CatalogError, EmptySearchError
 from tests.catalog.deliveries import plain_item
 from tests.catalog.servers import PagedApi, files, serve
@@ -247,7 +247,7 @@ def test_static_catalogues_are_read_over_http(tmp_path: Path) -> None:
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_BACK_OFF", 0.01)
+    monkeypatch.setattr(readers, "_BACK_OFF", 0.01)
 
 
 def test_an_api_is_paged_through(quick_retries: None) -> None:
@@ -323,7 +323,7 @@ def rustac_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_real_api_is_searched_by_every_filter(rustac_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_PAGE", 4)
+    monkeypatch.setattr(readers, "_PAGE", 4)
     assert len(load_items(rustac_api)) == 30
     assert [item.id for item in search(rustac_api, ids=["scene03", "scene21"])] == ["scene03", "scene21"]
     assert len(search(rustac_api, datetime="2021-07-01/2021-07-10")) == 10

@@ -9,8 +9,9 @@ from typing import Any
 import pystac
 import pytest
 
-from darts_xr.catalog import load_items, planet_items, search, write_catalog, write_stac_geoparquet
+from darts_xr.catalog import load_items, search, write_catalog, write_stac_geoparquet
 from darts_xr.errors import CatalogError
+from darts_xr.planet import planet_items
 from tests.catalog.deliveries import SCENE, plain_item, validate, write_metadata, write_scene
 from tests.helpers import real_data
 
@@ -89,7 +90,7 @@ def test_the_same_items_give_the_same_bytes_in_any_order_and_process(tmp_path: P
         write_catalog(ordered, tmp_path / name, **NAMES)
         write_stac_geoparquet(ordered, tmp_path / name / "items.parquet")
     code = (
-        "import sys; from darts_xr.catalog import *\n"
+        "import sys; from darts_xr.catalog import *; from darts_xr.planet import planet_items\n"
         "items = planet_items(sys.argv[1]); target = sys.argv[2]\n"
         "write_catalog(items, target, title='Test', description='A test.')\n"
         "write_stac_geoparquet(items, target + '/items.parquet')\n"

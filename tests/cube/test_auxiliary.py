@@ -19,7 +19,7 @@ from darts_xr.cube.auxiliary import AUXILIARY_BANDS, TERRAIN, TRENDS, auxiliary_
 from darts_xr.cube.landcover import landcover_for
 from darts_xr.cube.mosaic import RasterSource
 from darts_xr.cube.terrain import relative_elevation, slope
-from darts_xr.cube.warp import boxes_meet, geographic_bounds, warp_onto
+from darts_xr.cube.warp import boxes_meet, grid_bounds, warp_onto
 from darts_xr.errors import CRSError, LandCoverError, MissingBandsError, MissingFileError
 from tests.catalog.deliveries import validate
 from tests.cube.rasters import centres, item, scene_at, seen_from, source_grid, write
@@ -263,7 +263,7 @@ def test_tiles_of_the_index_cover_the_scene(version: str, lon: float, lat: float
     if lat == 67.0 and version.endswith("_2m"):
         assert len(items) > 1  # the antimeridian is a tile seam
     for tile in items:
-        assert boxes_meet(tuple(tile.bbox or ()), geographic_bounds(scene))  # type: ignore[arg-type]
+        assert boxes_meet(tuple(tile.bbox or ()), grid_bounds(scene))  # type: ignore[arg-type]
         assert tile.assets["dem"].href.startswith("https://")
         assert tile.assets["dem"].href.endswith("_dem.tif")
         assert tile.properties["proj:code"] == "EPSG:3413"

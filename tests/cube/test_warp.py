@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
 from darts_xr.cube.mosaic import RasterSource
-from darts_xr.cube.warp import boxes_meet, geographic_bounds, warp_onto
+from darts_xr.cube.warp import boxes_meet, grid_bounds, warp_onto
 from darts_xr.errors import CRSError, DamagedFileError, MissingFileError
 from tests.cube.rasters import centres, scene_at, seen_from, source_grid, write
 from tests.helpers import raise_if_dask_computes
@@ -195,7 +195,7 @@ def test_files_in_two_zones_make_one_layer(tmp_path: Path) -> None:
 def test_building_opens_nothing_and_computing_opens_only_what_meets(tmp_path: Path) -> None:
     scene = scene_at(-124.0, 72.0, (60, 70))
     present = write(tmp_path / "here.tif", np.ones((60, 70), "float32"), scene)
-    near, far = geographic_bounds(scene), (10.0, 70.0, 11.0, 71.0)
+    near, far = grid_bounds(scene), (10.0, 70.0, 11.0, 71.0)
     sources = [RasterSource(str(present), "here", bbox=near), RasterSource("nowhere.tif", "far", bbox=far)]
     with raise_if_dask_computes():
         out = warp_onto(sources, scene, chunks=32)
@@ -249,11 +249,11 @@ def test_boxes_meet(a: tuple[float, ...], b: tuple[float, ...], meet: bool) -> N
     assert boxes_meet(b, a) is meet  # type: ignore[arg-type]
 
 
-def test_geographic_bounds_know_the_antimeridian_and_the_pole() -> None:
-    west, south, east, north = geographic_bounds(PLACES["across 180, zone 1"])
+def test_grid_bounds_know_the_antimeridian_and_the_pole() -> None:
+    west, south, east, north = grid_bounds(PLACES["across 180, zone 1"])
     assert 179 < west < 180
     assert -180 < east < -179
     assert 67.9 < south < north < 68.1
     pole = GeoBox.from_bbox((-5000, -5000, 5000, 5000), "EPSG:3413", resolution=100)
-    assert geographic_bounds(pole)[::2] == (-180, 180)
-    assert geographic_bounds(pole)[3] == 90
+    assert grid_bounds(pole)[::2] == (-180, 180)
+    assert grid_bounds(pole)[3] == 90

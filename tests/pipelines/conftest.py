@@ -8,8 +8,8 @@ import torch
 import darts_xr as dx
 from darts_xr.inference import Architecture, save_checkpoint
 from darts_xr.sample import SampleWorld, write_world
-from pipelines.aggregate import Products, aggregate
-from pipelines.detect import detect
+from pipelines.aggregation import Products, aggregate
+from pipelines.detection import detect
 from pipelines.records import Run
 from tests.inference.worlds import lively
 from tests.pipelines.small import Small

@@ -12,7 +12,7 @@ import pystac
 
 import darts_xr as dx
 from darts_xr.sample import SampleWorld
-from pipelines.detect import detect
+from pipelines.detection import detect
 from pipelines.records import Record, Run
 from pipelines.settings import Rules
 

@@ -17,8 +17,8 @@ import darts_xr as dx
 from darts_xr import errors
 from darts_xr.inference import Architecture, save_checkpoint
 from darts_xr.sample import SampleWorld
-from pipelines.aggregate import aggregate
-from pipelines.detect import detect
+from pipelines.aggregation import aggregate
+from pipelines.detection import detect
 from pipelines.records import open_run
 
 

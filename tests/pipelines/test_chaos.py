@@ -19,7 +19,7 @@ import pystac
 import pytest
 from click.testing import CliRunner
 
-from pipelines.aggregate import aggregate
+from pipelines.aggregation import aggregate
 from pipelines.cli import main
 from pipelines.records import Run, open_run
 from tests.catalog import servers
@@ -155,7 +155,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(
 _CHAOS = """
 import os, random, signal, sys, threading, time
 import darts_xr as dx
-from pipelines.detect import detect
+from pipelines.detection import detect
 from pipelines.flow import Limits
 from pipelines.settings import Rules
 

@@ -19,12 +19,12 @@ import xarray as xr
 import darts_xr as dx
 from darts_xr.products import LEVEL1_COLUMNS, LEVEL2_COLUMNS
 from darts_xr.sample import SampleWorld, read_truth
-from pipelines.aggregate import Products, aggregate, read_footprints
-from pipelines.demo import demo
-from pipelines.detect import detect
+from pipelines.aggregation import Products, aggregate, read_footprints
+from pipelines.demonstration import demo
+from pipelines.detection import detect
 from pipelines.records import Run, open_run
-from pipelines.report import report
-from pipelines.validate import score_run, validate
+from pipelines.reports import report
+from pipelines.validation import score_run, validate
 from tests.helpers import raise_if_dask_computes
 
 

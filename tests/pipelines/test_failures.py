@@ -22,14 +22,14 @@ from rich.console import Console
 import darts_xr as dx
 from darts_xr.errors import CatalogError, OutputError, PipelineError, RemoteReadError
 from pipelines import console, scenes
-from pipelines.aggregate import aggregate
-from pipelines.bench import bench
+from pipelines.aggregation import aggregate
 from pipelines.cli import main
-from pipelines.detect import plan
+from pipelines.detection import plan
 from pipelines.flow import Limits
 from pipelines.records import Run, open_run
-from pipelines.report import report
+from pipelines.reports import report
 from pipelines.settings import Rules
+from pipelines.throughput import bench
 from tests.catalog.deliveries import validate
 from tests.pipelines.small import RULES, Seen, Small, digests, leftovers
 
@@ -193,7 +193,7 @@ _FILES_OF_LIMITED_SIZE = """
 import json, resource, sys
 import darts_xr as dx
 from darts_xr.errors import OutputError
-from pipelines.detect import detect
+from pipelines.detection import detect
 from pipelines.settings import Rules
 
 items, model, auxiliary, out, *limits = sys.argv[1:]

@@ -17,11 +17,11 @@ import shapely
 
 import darts_xr as dx
 from darts_xr.errors import OutputError, PipelineError, RunLockedError
-from pipelines.aggregate import aggregate
-from pipelines.detect import plan
+from pipelines.aggregation import aggregate
+from pipelines.detection import plan
 from pipelines.folder import RunFolder
 from pipelines.records import Run, open_run
-from pipelines.report import report
+from pipelines.reports import report
 from pipelines.settings import Rules
 from tests.inference.worlds import lively
 from tests.pipelines.small import RULES, Seen, Small, digests, leftovers, times

@@ -21,10 +21,10 @@ import darts_xr as dx
 from darts_xr.errors import CatalogError, OutputError, RunLockedError
 from pipelines import folder as folders
 from pipelines import records
-from pipelines.aggregate import aggregate, coverage
+from pipelines.aggregation import aggregate, coverage
 from pipelines.flow import Limits
 from pipelines.records import Run, open_run
-from pipelines.report import report
+from pipelines.reports import report
 from tests.pipelines.small import Seen, Small, digests
 
 s3fs = pytest.importorskip("s3fs")
@@ -184,7 +184,7 @@ def test_records_are_sent_after_a_while_also_where_scenes_are_few(
 _KILLED = """
 import os, signal, sys
 from pipelines import records
-from pipelines.detect import detect
+from pipelines.detection import detect
 from pipelines.settings import Rules
 from tests.pipelines.small import RULES
 records._BATCH = 1

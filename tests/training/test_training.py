@@ -17,7 +17,7 @@ from darts_xr.inference.checkpoint import Checkpoint
 from darts_xr.sample import SampleWorld, read_truth
 from darts_xr.training import Schedule, TrainingScene, collect_scene, fit, label_mask, score_pixels
 from darts_xr.training.examples import IGNORED, RandomTiles
-from pipelines.train import train
+from pipelines.training import train
 
 BANDS = dx.cube.select_bands(["ndvi", "red", "nir"])
 ARCHITECTURE = Architecture("Unet", "resnet18", 2, (16, 8), len(BANDS))

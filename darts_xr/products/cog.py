@@ -1,0 +1,133 @@
+"""Products as rasters: probability in per cent and binary objects, as cloud-optimised GeoTIFFs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import odc.geo.xr  # noqa: F401  registers .odc
+import rasterio
+import rasterio.shutil
+import xarray as xr
+from numpy.typing import NDArray
+
+from darts_xr.errors import ProductError
+from darts_xr.products.files import write_product
+
+NO_DATA = 255
+
+
+def _percent_block(probability: NDArray[np.floating]) -> NDArray[np.uint8]:
+    percent = np.rint(probability * 100)
+    return np.where(np.isnan(percent), NO_DATA, percent).astype(np.uint8)
+
+
+def _binary_block(objects: NDArray[np.integer], probability: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return np.where(np.isnan(probability), NO_DATA, objects > 0).astype(np.uint8)
+
+
+def _blockwise(kernel: object, *arrays: xr.DataArray) -> da.Array | NDArray[np.uint8]:
+    if any(isinstance(array.data, da.Array) for array in arrays):
+        return da.map_blocks(
+            kernel,
+            *(da.asarray(array.data) for array in arrays),
+            dtype=np.uint8,
+            meta=np.empty((0, 0), np.uint8),
+        )
+    return kernel(*(array.values for array in arrays))  # type: ignore[operator, no-any-return]
+
+
+def probability_percent(probability: xr.DataArray) -> xr.DataArray:
+    """Express probability in whole per cent.
+
+    Parameters
+    ----------
+    probability : xarray.DataArray
+        (y, x) float, 0 to 1, NaN where masked.
+
+    Returns
+    -------
+    xarray.DataArray
+        (y, x) uint8, 0 to 100, 255 where masked; lazy when the input is.
+    """
+    data = _blockwise(_percent_block, probability)
+    attrs = {**probability.attrs, "units": "percent", "nodata": NO_DATA}
+    return xr.DataArray(
+        data, dims=probability.dims, coords=probability.coords, name="probability", attrs=attrs
+    )
+
+
+def binary_objects(labels: xr.DataArray, probability: xr.DataArray) -> xr.DataArray:
+    """Turn cleaned objects into a mask.
+
+    Parameters
+    ----------
+    labels : xarray.DataArray
+        (y, x) object numbers, 0 = none.
+    probability : xarray.DataArray
+        (y, x), NaN where masked.
+
+    Returns
+    -------
+    xarray.DataArray
+        (y, x) uint8: 1 in objects, 0 elsewhere, 255 where masked; lazy when the inputs are.
+    """
+    data = _blockwise(_binary_block, labels, probability)
+    attrs = {**probability.attrs, "long_name": "objects after cleaning", "units": "1", "nodata": NO_DATA}
+    return xr.DataArray(data, dims=labels.dims, coords=labels.coords, name="binary", attrs=attrs)
+
+
+def write_raster(
+    raster: xr.DataArray, path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write one band as cloud-optimised GeoTIFF, whole or not at all.
+
+    Parameters
+    ----------
+    raster : xarray.DataArray
+        (y, x) uint8 in memory, from :func:`probability_percent` or :func:`binary_objects`.
+    path : path
+        The file.
+    metadata : mapping of str to str, optional
+        What made it, as TIFF tags.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ProductError
+        When the raster is not in memory, or the file cannot be written.
+    """
+    if isinstance(raster.data, da.Array):
+        raise ProductError(f"{Path(path).name}: the raster is lazy; compute it before writing")
+    grid = raster.odc.geobox
+    profile = {
+        "driver": "GTiff", "count": 1, "dtype": "uint8", "height": grid.shape[0], "width": grid.shape[1],
+        "crs": str(grid.crs), "transform": grid.transform, "nodata": NO_DATA,
+    }  # fmt: skip
+
+    def write(part: Path) -> None:
+        with rasterio.MemoryFile() as memory, rasterio.MemoryFile() as whole:
+            with memory.open(**profile) as plain:
+                plain.write(raster.values, 1)
+                plain.set_band_description(1, str(raster.name))
+                plain.update_tags(**(metadata or {}))
+            with memory.open() as plain:
+                rasterio.shutil.copy(
+                    plain,
+                    whole.name,
+                    driver="COG",
+                    compress="DEFLATE",
+                    blocksize=512,
+                    overview_resampling="nearest",
+                )
+            # Not by GDAL, which may say nothing when the disk is full.
+            part.write_bytes(whole.getbuffer())
+
+    write_product(Path(path), write)
+    return Path(path)

@@ -1,0 +1,297 @@
+"""Detection: every scene of a catalogue to probability, objects and Level 1, in one run folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pystac
+
+import darts_xr as dx
+from darts_xr.catalog import iter_items
+from darts_xr.errors import OutputError, PipelineError
+from darts_xr.inference import Ensemble
+from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
+from pipelines.folder import RunFolder
+from pipelines.planning import Plan, Planner, load_sources, make_plan
+from pipelines.records import Record, RecordLog, Run, summary
+from pipelines.scenes import SceneTask, require_auxiliary
+from pipelines.settings import Rules
+
+log = logging.getLogger(__name__)
+
+#: Called with the record of each scene as it ends, and with how many there are.
+OnScene = Callable[[Record, int], None]
+
+
+def detect(
+    source: Any,
+    *,
+    models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",),
+    auxiliary: Any = None,
+    out: str | os.PathLike[str],
+    rules: Rules | None = None,
+    landcover: Any = "auxiliary",
+    infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None,
+    only: Sequence[str] | None = None,
+    members: bool = False,
+    retry_failed: bool = False,
+    limits: Limits | None = None,
+    client: Any = None,
+    on_scene: OnScene | None = None,
+) -> Run:
+    """Detect active thaw slumps in every scene of a catalogue.
+
+    Parameters
+    ----------
+    source : source
+        Scenes: anything that :func:`darts_xr.search` takes.
+    models : sequence of path, or Ensemble
+        Checkpoints; ``("demo",)`` for the shipped networks, which were trained on synthetic scenes. Workers load them
+        from these paths, so they must lie where every worker finds them.
+    auxiliary : source or "neutral"
+        Elevation and trends; see :func:`darts_xr.open_scene`.
+    out : path or str
+        The run folder, local or any fsspec target such as ``s3://bucket/run``; made when missing. A run that is there
+        already goes on: finished scenes stay when neither item, layers, parameters nor checkpoints changed.
+    rules : Rules, optional
+        Threshold, border, least size.
+    landcover : source, "auxiliary" or None
+        Land cover for the water filter. "auxiliary": of the auxiliary source where it has any. None: no water filter.
+    infrastructure : path or geopandas.GeoDataFrame, optional
+        Polygons for the infrastructure filter.
+    only : sequence of str, optional
+        Only the scenes of these ids.
+    members : bool, optional
+        Also write what each network found alone, before cleaning, to each scene's ``members.parquet``.
+    retry_failed : bool, optional
+        Do scenes again that failed before, although nothing changed.
+    limits : Limits, optional
+        Tries of a scene when servers or workers fail, and the number of failed scenes at which to give up.
+    client : distributed.Client, optional
+        Cluster that does the scenes; by default that of the client at hand, else this process.
+    on_scene : callable, optional
+        Called after each scene with its record and the number of scenes to be done.
+
+    Returns
+    -------
+    Run
+        Folder and summary. Scenes that failed are in ``run.failed``, each with its reason; the others are finished.
+        ``run.record["state"]`` is "complete", or "interrupted" after Ctrl-C.
+
+    Raises
+    ------
+    MissingBandsError
+        When the networks need auxiliary bands and ``auxiliary`` is None.
+    CatalogError, CheckpointError
+        When scenes or checkpoints cannot be used at all.
+    RunLockedError
+        When another run is at work in the folder.
+    OutputError
+        When the folder cannot be written; nothing is half-written, and the same call goes on later.
+    PipelineError
+        When more scenes failed than ``limits`` allows, or the folder holds scenes of other networks or rules.
+
+    Examples
+    --------
+    >>> run = detect("world/catalog.json", auxiliary="world/auxiliary/catalog.json", out="run")  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    ensemble = models if isinstance(models, Ensemble) else dx.load_ensemble(*models)
+    require_auxiliary(ensemble, auxiliary)
+    sources = load_sources(auxiliary, landcover, infrastructure)
+    items = _scenes(source, only)
+    folder, rules = RunFolder(out), rules or Rules()
+    with folder.locked():
+        folder.sweep()
+        records = RecordLog(folder).read()
+        planner = Planner(
+            items, sources, ensemble, rules, folder, records, members=members, retry_failed=retry_failed
+        )
+        planner.check_others()
+        settings = {
+            "darts_xr": dx.__version__,
+            "rules": asdict(rules),
+            "members": members,
+            "ensemble": ensemble.name,
+            "checkpoints": [
+                {"name": m.name, "file": Path(m.path).name, "sha256": m.sha256} for m in ensemble.members
+            ],
+            "batch_norm": ensemble.batch_norm,
+            "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
+            "water_filter": bool(sources.landcover),
+            "infrastructure_filter": sources.infrastructure is not None,
+        }
+        return run_scenes(
+            planner, folder, records, settings, pool=_pool(client, planner.job), limits=limits or Limits(),
+            on_scene=on_scene, started=started,
+        )  # fmt: skip
+
+
+def run_scenes(
+    planner: Planner,
+    folder: RunFolder,
+    records: dict[str, Record],
+    settings: dict[str, Any],
+    *,
+    pool: Pool,
+    limits: Limits,
+    on_scene: OnScene | None = None,
+    started: float | None = None,
+) -> Run:
+    """Do what is to be done of a plan, and keep the run folder's records; its lock must be held.
+
+    Parameters
+    ----------
+    planner : Planner
+        The scenes.
+    folder : RunFolder
+        The run folder.
+    records : dict
+        What became of each scene before; brought up to date.
+    settings : dict
+        What the summary says of the run.
+    pool, limits, on_scene : Pool, Limits, callable
+        Where and how scenes are done.
+    started : float, optional
+        ``time.perf_counter()`` at the start of the run.
+
+    Returns
+    -------
+    Run
+        See :func:`detect`.
+    """
+    started = time.perf_counter() if started is None else started
+    run = Run(folder, {"state": "running", **settings})
+    run.save()
+    total = len(planner)
+
+    with RecordLog(folder) as journal:
+
+        def note(record: Record) -> None:
+            folder.check_lock()
+            journal.append(record)
+            records[record["id"]] = record
+            if on_scene is not None:
+                on_scene(record, total)
+
+        def todo() -> Iterator[SceneTask]:
+            for step in planner:
+                if not step.todo:
+                    log.info("%s: %s", step.task.id, step.reason)
+                    if on_scene is not None:
+                        on_scene({**records[step.task.id], "skipped": step.reason}, total)
+                    continue
+                if step.reason != "new":
+                    log.warning("%s is done %s", step.task.id, step.reason)
+                yield step.task
+
+        state = "stopped"
+        try:
+            ending = run_flow(todo(), pool, limits, note)
+            state = ending.state
+        finally:
+            try:
+                journal.close()
+                _finish(run, state, records, time.perf_counter() - started)
+            except OutputError:
+                if state != "stopped":  # else the error under way says it already
+                    raise
+    if state == "too many failures":
+        raise PipelineError(
+            f"{folder}: stopped after {ending.failures} failed scenes, more than the {limits.max_failures} allowed. "
+            "darts-xr report tells the reasons; the same command goes on, with --retry-failed also with these scenes."
+        )
+    return run
+
+
+def _finish(run: Run, state: str, records: dict[str, Record], seconds: float) -> None:
+    """Write summary and catalogue of what is there."""
+    run.home.sweep()
+    run.record.update(state=state, seconds=round(seconds, 2), **summary(records))
+    links = [
+        {
+            "rel": "item",
+            "href": f"./{run.home.scene_place(scene['id'])}/item.json",
+            "type": "application/geo+json",
+        }
+        for scene in run.done
+    ]
+    document = {
+        "type": "Catalog",
+        "id": "darts_xr-run",
+        "stac_version": pystac.get_stac_version(),
+        "title": "darts_xr run",
+        "description": "Probability, objects and Level 1 of each scene"
+        + (" (synthetic scenes)" if run.record["synthetic"] else ""),
+        "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}, *links],
+    }
+    run.home.write_text("catalog.json", json.dumps(document, indent=1) + "\n")
+    run.save()
+
+
+def plan(
+    source: Any,
+    *,
+    models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",),
+    auxiliary: Any = None,
+    out: str | os.PathLike[str],
+    rules: Rules | None = None,
+    landcover: Any = "auxiliary",
+    infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None,
+    only: Sequence[str] | None = None,
+    members: bool = False,
+    retry_failed: bool = False,
+    workers: int = 1,
+) -> Plan:
+    """Say what :func:`detect` would do with the same arguments, without doing it.
+
+    Returns
+    -------
+    Plan
+        Scenes with reasons, pixels, bytes to read, expected seconds by the last ``darts-xr bench`` with these
+        checkpoints on this machine.
+    """
+    from pipelines.throughput import last_rate
+
+    ensemble = models if isinstance(models, Ensemble) else dx.load_ensemble(*models)
+    require_auxiliary(ensemble, auxiliary)
+    folder = RunFolder(out)
+    planner = Planner(
+        _scenes(source, only), load_sources(auxiliary, landcover, infrastructure), ensemble, rules or Rules(),
+        folder, RecordLog(folder).read(), members=members, retry_failed=retry_failed,
+    )  # fmt: skip
+    planner.check_others()
+    return make_plan(planner, rate=last_rate(ensemble), workers=workers)
+
+
+def _scenes(source: Any, only: Sequence[str] | None) -> Iterator[pystac.Item]:
+    """Items one by one, since a run may have more of them than memory holds; raises at once where there is none."""
+    items = iter_items(source, ids=only)
+    if (first := next(items, None)) is None:
+        dx.search(source, ids=only)  # raises, and says why
+        return items
+    return chain([first], items)
+
+
+def _pool(client: Any, work: Work) -> Pool:
+    if client is None:
+        client = _client_at_hand()
+    return LocalPool(work) if client is None else ClusterPool(client, work)
+
+
+def _client_at_hand() -> Any:
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
