@@ -20,7 +20,8 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from darts_xr.addresses import cause, redact
-from darts_xr.errors import CatalogError
+from darts_xr.catalog.items import UNREADABLE
+from darts_xr.errors import CatalogError, OnError, leave_out
 from darts_xr.globe import bounds_of, box_polygons, cut_at_180
 
 logger = logging.getLogger(__name__)
@@ -180,8 +181,8 @@ class Columns:
 class ItemFilter:
     """The filters of one search, and what they did so far."""
 
-    def __init__(self, filters: Filters) -> None:
-        self.filters = filters
+    def __init__(self, filters: Filters, on_error: OnError = "raise") -> None:
+        self.filters, self.on_error = filters, on_error
         self.seen = 0
         self._areas = filters.areas
         for area in self._areas.values():
@@ -201,8 +202,21 @@ class ItemFilter:
         CatalogError
             An item states something that a filter cannot read.
         """
-        keep = self.passing(_columns_of_items(items, self.filters))
-        return [item for item, kept in zip(items, keep, strict=True) if kept]
+        try:
+            columns = _columns_of_items(items, self.filters)
+        except CatalogError:
+            items = [item for item in items if self._is_readable(item)]
+            columns = _columns_of_items(items, self.filters)
+        return [item for item, kept in zip(items, self.passing(columns), strict=True) if kept]
+
+    def _is_readable(self, item: pystac.Item) -> bool:
+        """Whether the filters can read an item; one that they cannot is left out as the caller asked."""
+        try:
+            _columns_of_items([item], self.filters)
+        except CatalogError as error:
+            leave_out(item.id, error, self.on_error)
+            return False
+        return True
 
     def select_rows(self, table: pa.Table) -> pa.Table:
         """Those rows of a stac-geoparquet table that pass all filters."""
@@ -280,15 +294,7 @@ def _stated(items: Sequence[pystac.Item], read: Callable[[pystac.Item], Any], ki
     for index, item in enumerate(items):
         try:
             values[index] = read(item)
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            pystac.STACError,
-            shapely.errors.ShapelyError,
-        ) as error:
+        except UNREADABLE as error:
             raise CatalogError(
                 f"item {item.id} cannot be filtered, its geometry, time or cloud cover is malformed: "
                 f"{redact(repr(error))}; correct it or leave the item out"

@@ -16,17 +16,17 @@ import shapely
 
 from darts_xr.addresses import href_of, is_geoparquet, is_lines, is_remote, is_url, redact
 from darts_xr.catalog.filters import ItemFilter, Moment, api_words, describe, read_filters
-from darts_xr.catalog.items import to_item
 from darts_xr.catalog.readers import (
     api_batches,
     given_batches,
     is_api,
+    items_of,
     line_batches,
     read_json,
     static_batches,
     web,
 )
-from darts_xr.errors import CatalogError, EmptySearchError
+from darts_xr.errors import CatalogError, EmptySearchError, OnError
 
 Source = str | os.PathLike[str] | pystac.ItemCollection | pystac.Item | Iterable[pystac.Item]
 
@@ -41,6 +41,7 @@ def search(
     datetime: Moment | tuple[Moment | None, Moment | None] | None = None,
     max_cloud_cover: float | None = None,
     ids: str | Sequence[str] | None = None,
+    on_error: OnError = "raise",
 ) -> pystac.ItemCollection:
     """Find items in a STAC API, a catalogue or a file; all filters must hold.
 
@@ -62,6 +63,9 @@ def search(
         Per cent. Items that do not state their cloud cover are left out, with a warning.
     ids : str or sequence of str, optional
         Scene ids; those that are not found are named in a warning.
+    on_error : {"raise", "skip"} or callable
+        What an item that is no valid STAC does: raise its error, or be left out with a warning; a function is given its
+        id and the error instead of the warning.
 
     Returns
     -------
@@ -86,7 +90,8 @@ def search(
     selection = ItemFilter(
         read_filters(
             bbox=bbox, intersects=intersects, datetime=datetime, max_cloud_cover=max_cloud_cover, ids=ids
-        )
+        ),
+        on_error,
     )
     href = href_of(source) if isinstance(source, (str, os.PathLike)) else None
     # What waits for a network or for the caller's own work does not gain from it.
@@ -108,6 +113,7 @@ def iter_items(
     datetime: Moment | tuple[Moment | None, Moment | None] | None = None,
     max_cloud_cover: float | None = None,
     ids: str | Sequence[str] | None = None,
+    on_error: OnError = "raise",
 ) -> Iterator[pystac.Item]:
     """Items of a source one after the other, as :func:`search` finds them, without holding all in memory.
 
@@ -116,7 +122,7 @@ def iter_items(
 
     Parameters
     ----------
-    source, bbox, intersects, datetime, max_cloud_cover, ids
+    source, bbox, intersects, datetime, max_cloud_cover, ids, on_error
         As for :func:`search`.
 
     Yields
@@ -140,7 +146,8 @@ def iter_items(
     selection = ItemFilter(
         read_filters(
             bbox=bbox, intersects=intersects, datetime=datetime, max_cloud_cover=max_cloud_cover, ids=ids
-        )
+        ),
+        on_error,
     )
     return _stream(source, selection)
 
@@ -200,7 +207,8 @@ def _stream(source: Source, selection: ItemFilter) -> Iterator[pystac.Item]:
         batches = _batches(href_of(source), selection)
     else:
         batches = map(
-            selection.select, given_batches([source] if isinstance(source, pystac.Item) else source)
+            selection.select,
+            given_batches([source] if isinstance(source, pystac.Item) else source, selection.on_error),
         )
     return _once(batches, selection)
 
@@ -216,14 +224,17 @@ def _batches(href: str, selection: ItemFilter) -> Iterator[list[pystac.Item]]:
     if is_geoparquet(href):
         yield from _table_batches(href, selection)
     elif is_lines(href):
-        yield from map(selection.select, line_batches(_on_disk(href)))
+        yield from map(selection.select, line_batches(_on_disk(href), selection.on_error))
     else:
         reader = web()
         document = read_json(href, reader)
         if is_url(href) and is_api(document):
-            yield from map(selection.select, api_batches(href, reader, **api_words(selection.filters)))
+            yield from map(
+                selection.select,
+                api_batches(href, reader, selection.on_error, **api_words(selection.filters)),
+            )
         else:
-            yield from map(selection.select, static_batches(href, document, reader))
+            yield from map(selection.select, static_batches(href, document, reader, selection.on_error))
 
 
 def _on_disk(href: str) -> str:
@@ -240,7 +251,7 @@ def _table_batches(href: str, selection: ItemFilter) -> Iterator[list[pystac.Ite
                 table = selection.select_rows(pa.Table.from_batches([rows]))
                 if table.num_rows:
                     documents = rustac.from_arrow(table)["features"]
-                    yield [to_item(_plain(document), href) for document in documents]
+                    yield items_of(map(_plain, documents), href, selection.on_error)
     except (
         *(pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError),
         *(rustac.RustacError, shapely.errors.ShapelyError),

@@ -16,9 +16,9 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from upath import UPath
 
-from darts_xr.addresses import cause, in_store, is_url, join, next_page, redact, store_errors
-from darts_xr.catalog.items import to_item
-from darts_xr.errors import CatalogError
+from darts_xr.addresses import cause, file_name, in_store, is_url, join, next_page, redact, store_errors
+from darts_xr.catalog.items import checked_item, item_name, to_item
+from darts_xr.errors import CatalogError, OnError, leave_out
 
 logger = logging.getLogger(__name__)
 
@@ -82,46 +82,57 @@ def _stored(href: str) -> Any:
     return json.loads(UPath(href).read_bytes())
 
 
-def given_batches(items: Iterable[pystac.Item]) -> Iterator[list[pystac.Item]]:
+def items_of(documents: Iterable[Any], address: str, on_error: OnError) -> list[pystac.Item]:
+    """Items of JSON documents; one that is none is left out as the caller asked."""
+    items = []
+    for document in documents:
+        try:
+            items.append(to_item(document, address))
+        except CatalogError as error:
+            leave_out(item_name(document), error, on_error)
+    return items
+
+
+def given_batches(items: Iterable[pystac.Item], on_error: OnError) -> Iterator[list[pystac.Item]]:
     """Items that the caller has.
 
     Raises
     ------
     CatalogError
-        One is no item.
+        One is no item, unless ``on_error`` takes it.
     """
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
+        kept = []
         for item in batch:
-            if not isinstance(item, pystac.Item):
-                raise CatalogError(
-                    f"the given items hold a {type(item).__name__}; make it a pystac.Item, for example with "
-                    "pystac.Item.from_dict"
-                )
-        yield batch
+            try:
+                kept.append(checked_item(item))
+            except CatalogError as error:
+                leave_out(str(getattr(item, "id", type(item).__name__)), error, on_error)
+        yield kept
 
 
-def line_batches(path: str) -> Iterator[list[pystac.Item]]:
+def line_batches(path: str, on_error: OnError) -> Iterator[list[pystac.Item]]:
     """Items of a file that holds one JSON item a line.
 
     Raises
     ------
     CatalogError
-        A line is no item; the message names it.
+        A line is no item, unless ``on_error`` takes it; the message names it.
     """
-    batch: list[pystac.Item] = []
     try:
-        with Path(path).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    batch.append(to_item(_parsed(line, path, number), path))
-                if len(batch) == BATCH:
-                    yield batch
-                    batch = []
+        with Path(path).open(encoding="utf-8") as file:
+            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            while batch := list(islice(lines, BATCH)):
+                documents = []
+                for number, line in batch:
+                    try:
+                        documents.append(_parsed(line, path, number))
+                    except CatalogError as error:
+                        leave_out(f"line {number}", error, on_error)
+                yield items_of(documents, path, on_error)
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{path} cannot be read: {error}; write it again") from error
-    if batch:
-        yield batch
 
 
 def _parsed(line: str, path: str, number: int) -> Any:
@@ -131,16 +142,19 @@ def _parsed(line: str, path: str, number: int) -> Any:
         raise CatalogError(f"line {number} of {path} is not valid JSON: {error}; write it again") from error
 
 
-def static_batches(href: str, document: dict[str, Any], reader: StacApiIO) -> Iterator[list[pystac.Item]]:
+def static_batches(
+    href: str, document: dict[str, Any], reader: StacApiIO, on_error: OnError
+) -> Iterator[list[pystac.Item]]:
     """Items of a static catalogue, an ItemCollection or a single item, each document read once, link by link.
 
     Raises
     ------
     CatalogError
-        A link is broken, leads to something that is not STAC, or the catalogues in it do not end.
+        A link is broken or leads to something that is not STAC, unless ``on_error`` takes it; or the catalogues in it
+        do not end.
     """
     seen = {href}
-    yield from _items_of(href, document, reader)
+    yield from _items_of(href, document, reader, on_error)
     levels = [_followed(href, document)]
     del document
     while levels:
@@ -149,8 +163,12 @@ def static_batches(href: str, document: dict[str, Any], reader: StacApiIO) -> It
             levels.pop()
         elif target not in seen:  # a catalogue may link to itself, or to an item from two sides
             seen.add(target)
-            found = read_json(target, reader, cited_by=cited_by)
-            yield from _items_of(target, found, reader)
+            try:
+                found = read_json(target, reader, cited_by=cited_by)
+            except CatalogError as error:
+                leave_out(file_name(target), error, on_error)
+                continue
+            yield from _items_of(target, found, reader, on_error)
             levels.append(_followed(target, found))
             if len(levels) > _DEPTH:
                 raise CatalogError(
@@ -159,17 +177,19 @@ def static_batches(href: str, document: dict[str, Any], reader: StacApiIO) -> It
                 )
 
 
-def _items_of(address: str, content: dict[str, Any], reader: StacApiIO) -> Iterator[list[pystac.Item]]:
+def _items_of(
+    address: str, content: dict[str, Any], reader: StacApiIO, on_error: OnError
+) -> Iterator[list[pystac.Item]]:
     match content.get("type"):
         case "Feature":
-            yield [to_item(content, address)]
+            yield items_of([content], address, on_error)
         case "FeatureCollection":
             if not is_url(address) and any(link["rel"] == "next" for link in _links(content)):
                 logger.warning("%s is one saved page of a search; the pages after it are not read", address)
             for page in _pages(content, address, address, reader) if is_url(address) else [content]:
                 features = iter(_features(page, address))
-                while batch := [to_item(feature, address) for feature in islice(features, BATCH)]:
-                    yield batch
+                while batch := list(islice(features, BATCH)):
+                    yield items_of(batch, address, on_error)
         case "Catalog" | "Collection":
             pass
         case other:
@@ -200,7 +220,9 @@ def _features(page: Any, address: str) -> list[Any]:
     return features
 
 
-def api_batches(href: str, reader: StacApiIO, **filters: Any) -> Iterator[list[pystac.Item]]:
+def api_batches(
+    href: str, reader: StacApiIO, on_error: OnError, **filters: Any
+) -> Iterator[list[pystac.Item]]:
     """Items of a STAC API that its search returns, page by page.
 
     Raises
@@ -215,7 +237,7 @@ def api_batches(href: str, reader: StacApiIO, **filters: Any) -> Iterator[list[p
     except (APIError, OSError, ValueError, KeyError, RecursionError, pystac.STACError) as error:
         raise _no_page(1, href, error) from cause(error)
     for document in _pages(first, page, href, reader, parameters=parameters):
-        yield [to_item(feature, href) for feature in _features(document, href)]
+        yield items_of(_features(document, href), href, on_error)
 
 
 def _pages(

@@ -21,7 +21,8 @@ def make_item(
 ) -> pystac.Item:
     """An item whose image holds data where ``valid`` says so."""
     grid = Affine(3, 0, corner[0], 0, -3, corner[1])
-    image = np.broadcast_to(valid, (4, *valid.shape)).astype("uint16") * 700
+    ramp = np.arange(valid.shape[1]) % 500 + 400  # an image of one value is refused
+    image = np.broadcast_to(valid * ramp, (4, *valid.shape)).astype("uint16")
     write_tif(folder / f"{SCENE}_3B_AnalyticMS_SR.tif", image, crs=crs, transform=grid, compress="deflate")
     mask = udm2_pixels(valid.shape, collar=0, cloud_rows=0)
     write_tif(folder / f"{SCENE}_3B_udm2.tif", mask, crs=crs, transform=grid, compress="deflate")
