@@ -6,17 +6,20 @@ stac-geoparquet file. Out: a ``pystac.ItemCollection``, sorted by id, whose asse
 one item after the other (:func:`iter_items`), and on request a static catalogue (:func:`write_catalog`) or a
 stac-geoparquet file (:func:`write_stac_geoparquet`). Downstream rooms ask :func:`image_asset`,
 :func:`mask_asset` and :func:`normalize_item` what an item offers, whoever wrote it, :func:`safe_name` for
-file names and :func:`redact` for addresses in messages. No pixel leaves this room: files are read to check
-them and to draw outlines.
+file names and :func:`redact` for addresses in messages. :func:`add_checksums` states what files hold and
+:func:`check_files` compares it. No pixel leaves this room: files are read to check them and to draw outlines.
 """
 
 from darts_xr.catalog.assets import ImageAsset, MaskAsset, image_asset, mask_asset, normalize_item
+from darts_xr.catalog.checksums import add_checksums, check_files
 from darts_xr.catalog.query import iter_items, load_items, search
 from darts_xr.catalog.writers import write_catalog, write_stac_geoparquet
 
 __all__ = [
     "ImageAsset",
     "MaskAsset",
+    "add_checksums",
+    "check_files",
     "image_asset",
     "iter_items",
     "load_items",
