@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from enum import Enum
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import pystac
 
 import darts_xr as dx
 from darts_xr.catalog import iter_items
+from darts_xr.catalog.checksums import add_checksums
 from darts_xr.errors import OutputError, PipelineError
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
 from pipelines.planning import Plan, Planner, make_plan
-from pipelines.records import Record, RecordLog, Run, summary
+from pipelines.records import NOT_IN_SOURCE, Record, RecordLog, Run, summary
 from pipelines.scenes import Job, SceneTask
 from pipelines.settings import Settings
 from pipelines.sources import Sources, load_sources, require_auxiliary
@@ -36,6 +39,7 @@ def detect(
     *,
     only: Sequence[str] | None = None,
     limits: Limits | None = None,
+    prune: bool = False,
     client: Any = None,
     on_scene: OnScene | None = None,
 ) -> Run:
@@ -51,6 +55,8 @@ def detect(
         Only the scenes of these ids.
     limits : Limits, optional
         When a scene is tried again, and the number of failed scenes at which to give up.
+    prune : bool, optional
+        Remove scenes from the folder that are not in the source any more; by default they stay there, in no product.
     client : distributed.Client, optional
         Cluster that does the scenes; by default that of the client at hand, else this process.
     on_scene : callable, optional
@@ -60,6 +66,8 @@ def detect(
     -------
     Run
         Folder and summary. Scenes that failed are in ``run.failed``, each with its reason; the others are finished.
+        ``run.left_out`` names what the folder holds beyond that: scenes of other settings that were not done again yet,
+        and scenes that are not in the source.
         ``run.record["state"]`` is "complete", or "interrupted" after Ctrl-C.
 
     Raises
@@ -81,18 +89,67 @@ def detect(
     >>> run = detect("world/catalog.json", settings)  # doctest: +SKIP
     """
     started = time.perf_counter()
+    if prune and only is not None:
+        raise PipelineError(
+            "to prune, a run must see its whole source: leave out the choice of scenes (--only)"
+        )
     job, sources = _prepare(settings)
     limits = limits or Limits()
-    items = _scenes(source, only)
+    items = _scenes(source, only, settings)
     folder = RunFolder(job.folder)
     with folder.locked():
         folder.sweep()
         records = RecordLog(folder).read()
-        planner = Planner(items, job, sources, records, retry_failed=limits.retry_failed)
-        planner.check_others()
+        planner = Planner(items, job, sources, records, limits)
+        others = Others.LEAVE if only is not None else Others.PRUNE if prune else Others.LEAVE_OUT
+        planner.check_others(pruned=prune)
         return run_scenes(
             planner, folder, records, _described(job, sources), pool=_pool(client, job), limits=limits,
-            on_scene=on_scene, started=started,
+            others=others, on_scene=on_scene, started=started,
+        )  # fmt: skip
+
+
+class Others(Enum):
+    """What becomes of scenes of the folder that a run does not have."""
+
+    LEAVE = "of the same source, and as good as its own"
+    LEAVE_OUT = "not in the source: kept, and in no product"
+    PRUNE = "not in the source: removed"
+
+
+def _settle(
+    planner: Planner,
+    journal: RecordLog,
+    records: dict[str, Record],
+    described: dict[str, Any],
+    others: Others,
+) -> None:
+    """Note how this run detects and which scenes of before are not its own, before anything is done.
+
+    However this run ends then, no scene of other settings is taken for one of these.
+    """
+    if journal.settings() != described:
+        journal.append({"run": described})
+    if others is Others.PRUNE:
+        gone = planner.others()
+        for scene_id in gone:
+            # The line first: a scene without files would be done again, one without a line would lie there for ever.
+            journal.append({"id": scene_id, "state": "pruned"})
+            journal.folder.remove_scene(scene_id)
+            del records[scene_id]
+        if gone:
+            log.warning(
+                "%d scene(s) that are not in the source were removed from %s", len(gone), journal.folder
+            )
+    for record in list(planner.standings(whole=others is not Others.LEAVE)):
+        journal.append(record)
+        records[record["id"]] = record
+    absent = sorted(r["id"] for r in records.values() if r.get("left_out") == NOT_IN_SOURCE)
+    if absent:
+        log.warning(
+            "%d scene(s) of this run are not in the source and will be in no product: %s%s. Give a source that has "
+            "them, or remove them from the folder (--prune)",
+            len(absent), ", ".join(absent[:3]), ", …" if len(absent) > 3 else "",
         )  # fmt: skip
 
 
@@ -100,7 +157,12 @@ def _prepare(settings: Settings) -> tuple[Job, Sources]:
     """Load what all scenes share."""
     ensemble = settings.ensemble()
     require_auxiliary(ensemble, settings.auxiliary)
-    return Job(ensemble, settings.rules, str(settings.out), settings.members), load_sources(settings)
+    sources = load_sources(settings)
+    works = ""
+    if sources.infrastructure is not None:
+        given = settings.infrastructure
+        works = Path(given).name if isinstance(given, str | os.PathLike) else "polygons in memory"
+    return Job(ensemble, settings.rules, str(settings.out), settings.members, works), sources
 
 
 def _described(job: Job, sources: Sources) -> dict[str, Any]:
@@ -116,7 +178,7 @@ def _described(job: Job, sources: Sources) -> dict[str, Any]:
         "batch_norm": job.ensemble.batch_norm,
         "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
         "water_filter": bool(sources.landcover),
-        "infrastructure_filter": sources.infrastructure is not None,
+        "infrastructure_filter": job.infrastructure or None,
     }
 
 
@@ -128,6 +190,7 @@ def run_scenes(
     *,
     pool: Pool,
     limits: Limits,
+    others: Others = Others.LEAVE_OUT,
     on_scene: OnScene | None = None,
     started: float | None = None,
 ) -> Run:
@@ -145,6 +208,8 @@ def run_scenes(
         What the summary says of the run.
     pool, limits, on_scene : Pool, Limits, callable
         Where and how scenes are done.
+    others : Others
+        What becomes of scenes of the folder that the planner does not have.
     started : float, optional
         ``time.perf_counter()`` at the start of the run.
 
@@ -154,11 +219,13 @@ def run_scenes(
         See :func:`detect`.
     """
     started = time.perf_counter() if started is None else started
-    run = Run(folder, {"state": "running", **settings})
-    run.save()
     total = len(planner)
 
     with RecordLog(folder) as journal:
+        _settle(planner, journal, records, settings, others)
+        journal.flush()
+        run = Run(folder, {"state": "running", **settings, "pending": _pending(planner, records)})
+        run.save()
 
         def note(record: Record) -> None:
             folder.check_lock()
@@ -185,6 +252,7 @@ def run_scenes(
         finally:
             try:
                 journal.close()
+                run.record["pending"] = _pending(planner, records)
                 _finish(run, state, records, time.perf_counter() - started)
             except OutputError:
                 if state != "stopped":  # else the error under way says it already
@@ -197,10 +265,23 @@ def run_scenes(
     return run
 
 
+def _pending(planner: Planner, records: dict[str, Record]) -> list[str]:
+    """Scenes of the source without a result of these settings."""
+    return [
+        scene_id for scene_id in planner.ids if scene_id not in records or "left_out" in records[scene_id]
+    ]
+
+
 def _finish(run: Run, state: str, records: dict[str, Record], seconds: float) -> None:
     """Write summary and catalogue of what is there."""
     run.home.sweep()
     run.record.update(state=state, seconds=round(seconds, 2), **summary(records))
+    run.home.write_text("catalog.json", catalog_text(run))
+    run.save()
+
+
+def catalog_text(run: Run) -> str:
+    """STAC catalogue of a run's finished scenes, as it is written."""
     links = [
         {
             "rel": "item",
@@ -218,8 +299,7 @@ def _finish(run: Run, state: str, records: dict[str, Record], seconds: float) ->
         + (" (synthetic scenes)" if run.record["synthetic"] else ""),
         "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}, *links],
     }
-    run.home.write_text("catalog.json", json.dumps(document, indent=1) + "\n")
-    run.save()
+    return json.dumps(document, indent=1) + "\n"
 
 
 def plan(
@@ -241,20 +321,20 @@ def plan(
     from pipelines.throughput import last_rate
 
     job, sources = _prepare(settings)
-    retry_failed = limits is not None and limits.retry_failed
     records = RecordLog(RunFolder(job.folder)).read()
-    planner = Planner(_scenes(source, only), job, sources, records, retry_failed=retry_failed)
+    planner = Planner(_scenes(source, only, settings), job, sources, records, limits or Limits())
     planner.check_others()
     return make_plan(planner, rate=last_rate(job.ensemble), workers=workers)
 
 
-def _scenes(source: Any, only: Sequence[str] | None) -> Iterator[pystac.Item]:
+def _scenes(source: Any, only: Sequence[str] | None, settings: Settings) -> Iterator[pystac.Item]:
     """Items one by one, since a run may have more of them than memory holds; raises at once where there is none."""
     items = iter_items(source, ids=only)
     if (first := next(items, None)) is None:
         dx.search(source, ids=only)  # raises, and says why
         return items
-    return chain([first], items)
+    items = chain([first], items)
+    return add_checksums(items) if settings.checksums else items
 
 
 def _pool(client: Any, work: Work) -> Pool:

@@ -182,19 +182,24 @@ class Limits:
     Parameters
     ----------
     tries : int
-        How often a scene is tried when servers or workers fail.
+        How often a scene is tried when servers or workers fail or memory runs out; for want of memory with half as
+        many scenes in flight each time, and alone at last.
     delay : float
         Seconds before the second try; doubled for each further one.
     max_failures : int, optional
         Failed scenes after which no further one is started.
     retry_failed : bool
         Do scenes again that failed for good in an earlier run, although nothing changed.
+    verify : bool
+        Read the files of finished scenes and do those again whose content is not what was written; without it only
+        files that are gone or of another size or time are looked into.
     """
 
     tries: int = 4
     delay: float = 2.0
     max_failures: int | None = None
     retry_failed: bool = False
+    verify: bool = False
 
 
 @dataclass
@@ -219,6 +224,9 @@ class _Waiting:
     number: int
     task: Any = field(compare=False)
     earlier: list[str] = field(compare=False, default_factory=list)
+    room: float = field(
+        compare=False, default=math.inf
+    )  # scenes in flight, itself included, that leave it memory
 
 
 def run_flow(
@@ -317,21 +325,29 @@ class _Flow:
 
     def _patience(self) -> float:
         """Seconds to wait for a scene to end before looking whether another one may start."""
-        may_start = self.ending.state == "complete" and len(self.running) < self.pool.capacity()
+        may_start = self.ending.state == "complete" and len(self.running) < min(
+            self.pool.capacity(), self._room(), self.again[0].room if self.again else math.inf
+        )
         if self.again and may_start:
             return min(1.0, max(0.01, self.again[0].ready - time.monotonic()))
         return 1.0 if self.running else 0.01
 
     def _fill(self) -> None:
         capacity = self.pool.capacity()
-        while not self.interrupted and len(self.running) < capacity:
+        while not self.interrupted and len(self.running) < min(capacity, self._room()):
             if self.again and self.again[0].ready <= time.monotonic():
+                if len(self.running) >= self.again[0].room:
+                    return  # others end first, and none is started meanwhile
                 self._start(heapq.heappop(self.again))
                 continue
             if self.exhausted or (task := next(self.tasks, None)) is None:
                 self.exhausted = True
                 return
             self._start(_Waiting(0.0, next(self.numbers), task))
+
+    def _room(self) -> float:
+        """Scenes that may be in flight beside those that lacked memory before."""
+        return min((waiting.room for waiting in self.running.values()), default=math.inf)
 
     def _start(self, waiting: _Waiting) -> None:
         future = self.pool.submit(waiting.task)
@@ -341,15 +357,21 @@ class _Flow:
     def _take(self, waiting: _Waiting, future: Any) -> None:
         record = _outcome(waiting.task, future)
         tries = len(waiting.earlier) + 1
-        transient = record.pop("transient", False)
+        starved = record.pop("memory", False)
+        transient = record.pop("transient", False) or starved
         if transient and tries < self.limits.tries and self.ending.state == "complete":
             delay = self.limits.delay * 2 ** (tries - 1)
+            room = waiting.room
+            if starved:  # the last try is alone
+                others = min(room, len(self.running) + 1)
+                room = 1 if tries + 1 >= self.limits.tries else max(1, others // 2)
             log.warning(
-                "%s: try %d failed, again in %.0f s: %s", waiting.task.id, tries, delay, record["reason"]
-            )
+                "%s: try %d failed, again in %.0f s%s: %s", waiting.task.id, tries, delay,
+                f" with at most {room:.0f} scene(s) in hand" if starved else "", record["reason"],
+            )  # fmt: skip
             ready = time.monotonic() + delay
-            again = _Waiting(ready, waiting.number, waiting.task, [*waiting.earlier, record["reason"]])
-            heapq.heappush(self.again, again)
+            earlier = [*waiting.earlier, record["reason"]]
+            heapq.heappush(self.again, _Waiting(ready, waiting.number, waiting.task, earlier, room))
             return
         if transient and self.ending.state != "complete":
             return  # no verdict: the next start of this run tries it again
@@ -381,5 +403,5 @@ def _outcome(task: Task, future: Any) -> Record:
             where = redact("".join(traceback.format_exception(error)))
             log.error("%s failed outside of darts_xr: %s", task.id, where)
         return {
-            "id": task.id, "state": "failed", "reason": reason, "transient": died, "inputs": dict(task.inputs)
+            "id": task.id, "state": "failed", "reason": reason, "memory": died, "inputs": dict(task.inputs)
         }  # fmt: skip

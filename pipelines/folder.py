@@ -9,11 +9,12 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from upath import UPath
 
 from darts_xr.addresses import safe_name, store_errors
 from darts_xr.atomic import write_atomic
+from darts_xr.digests import file_digest
 from darts_xr.errors import OutputError, ProductError, RunLockedError
+from pipelines.digests import bytes_differ
 
 log = logging.getLogger(__name__)
 
@@ -61,23 +64,66 @@ class RunFolder:
         """Folder of a scene, as seen from the run folder."""
         return f"scenes/{safe_name(scene_id)}"
 
-    def files_of(self, scene_id: str) -> set[str]:
-        """Names of the files of a scene that are there."""
+    def differing(
+        self, scene_id: str, outputs: Mapping[str, Mapping[str, Any]], *, content: bool = False
+    ) -> list[str]:
+        """Names of a scene's files that are gone or not what was noted of them.
+
+        Parameters
+        ----------
+        scene_id : str
+            The scene.
+        outputs : mapping
+            SHA-256, size and time of each file, by name.
+        content : bool
+            Read every file. Else one of the noted size and time is taken for the noted one, and where the times differ,
+            as after a copy, its content decides; an object store tells sizes only.
+        """
         place = self.scene_place(scene_id)
+        return [name for name, facts in outputs.items() if self._differs(place, name, facts, content)]
+
+    def _differs(self, place: str, name: str, facts: Mapping[str, Any], content: bool) -> bool:
         if self.local is None:
-            return self._listed.get(place, set())
+            if self._listed.get(place, {}).get(name) != facts["size"]:
+                return True
+            return content and bytes_differ((self.path / place / name).read_bytes(), facts)
+        path = self.local / place / name
         try:
-            return {path.name for path in (self.local / place).iterdir()}
-        except (FileNotFoundError, NotADirectoryError):
-            return set()
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode) or about.st_size != facts["size"]:
+                return True
+            same_time = about.st_mtime_ns == facts["mtime_ns"]
+            return (content or not same_time) and file_digest(path) != facts["sha256"]
+        except OSError as error:
+            log.info("%s: %s", path, error)
+            return True
 
     @functools.cached_property
-    def _listed(self) -> dict[str, set[str]]:
-        """Files of all scenes in an object store, where one listing takes little longer than asking for one scene."""
-        found: dict[str, set[str]] = {}
-        for path in self.path.glob("scenes/*/*"):
-            found.setdefault(f"scenes/{path.parent.name}", set()).add(path.name)
+    def _listed(self) -> dict[str, dict[str, int]]:
+        """Sizes of all scenes' files in an object store, where one listing takes little longer than asking for one."""
+        found: dict[str, dict[str, int]] = {}
+        place = UPath(self.path) / "scenes"
+        for path, about in place.fs.find(place.path, detail=True).items():
+            *_, folder, name = str(path).split("/")
+            found.setdefault(f"scenes/{folder}", {})[name] = int(about["size"])
         return found
+
+    def remove_scene(self, scene_id: str) -> None:
+        """Remove a scene's files.
+
+        Raises
+        ------
+        OutputError
+            When they cannot be removed.
+        """
+        place = self.scene_place(scene_id)
+        with writing(self):
+            if self.local is not None:
+                if (self.local / place).exists():
+                    shutil.rmtree(self.local / place)
+                return
+            for name in self._listed.get(place, {}):
+                (self.path / place / name).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all.

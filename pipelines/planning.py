@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -16,10 +15,14 @@ import numpy as np
 import pystac
 import shapely
 
+from darts_xr.catalog.checksums import local_file
+from darts_xr.digests import sha256_of
 from darts_xr.errors import PipelineError
 from darts_xr.globe import bounds_of, box_polygons, grown
+from pipelines.digests import canonical, digest
+from pipelines.flow import Limits
 from pipelines.folder import RunFolder
-from pipelines.records import Record
+from pipelines.records import NOT_IN_SOURCE, Record
 from pipelines.scenes import Job, SceneTask
 from pipelines.sources import Sources
 
@@ -40,12 +43,12 @@ class ItemIndex:
 
     def __init__(self, items: Iterable[pystac.Item]) -> None:
         self._texts: list[str] = []
-        self._stamps: list[str] = []
+        self._digests: list[str] = []
         boxes, owners, everywhere = [], [], []
         for number, item in enumerate(items):
-            text, stamps = _packed(item)
+            text, identity = _packed(item)
             self._texts.append(text)
-            self._stamps.append(stamps)
+            self._digests.append(identity)
             if item.bbox is None:
                 everywhere.append(number)
             for box in _boxes(item.bbox, 0.0):
@@ -64,9 +67,9 @@ class ItemIndex:
         """Items as JSON."""
         return [self._texts[k] for k in numbers]
 
-    def stamps(self, numbers: Iterable[int]) -> list[str]:
-        """Sizes and times of the items' local files."""
-        return [self._stamps[k] for k in numbers]
+    def digests(self, numbers: Iterable[int]) -> list[str]:
+        """Tell what the items and their local files hold, wherever these lie and in whatever order they were given."""
+        return sorted(self._digests[k] for k in numbers)
 
 
 def _boxes(bbox: Sequence[float] | None, margin: float) -> list[Any]:
@@ -77,41 +80,36 @@ def _boxes(bbox: Sequence[float] | None, margin: float) -> list[Any]:
     return box_polygons(grown(bounds, margin) if margin else bounds)
 
 
-def canonical(document: Any) -> str:
-    """JSON that is the same for equal content."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
-
-
 def _local_files(item: pystac.Item) -> dict[str, Path]:
     """Assets that are files of this machine, by key."""
-    hrefs = {key: (asset.get_absolute_href() or asset.href) for key, asset in sorted(item.assets.items())}
-    paths = {key: href.removeprefix("file://") for key, href in hrefs.items()}
-    return {
-        key: Path(path) for key, path in paths.items() if "://" not in path and not path.startswith("/vsi")
-    }
+    found = {key: local_file(asset) for key, asset in sorted(item.assets.items())}
+    return {key: path for key, path in found.items() if path is not None}
 
 
 def _packed(item: pystac.Item) -> tuple[str, str]:
-    """Return an item as JSON without its links, and the sizes and times of its local files.
+    """Return an item as JSON without its links, and a digest of what it and its files hold.
 
-    A file that was replaced is another input.
+    A local file is known by its checksum where the item states one, else by name, size and time: not by the folder that
+    it lies in, so that a delivery that was moved is the same input, and one that was replaced is another.
     """
     document = item.to_dict(include_self_link=False, transform_hrefs=False) | {"links": []}
     for key, asset in item.assets.items():
         document["assets"][key]["href"] = asset.get_absolute_href() or asset.href
-    stamps = []
+    text = canonical(document)
     for key, path in _local_files(item).items():
-        try:
-            about = path.stat()
-        except OSError:
-            stamps.append(f"{key}: missing")
-        else:
-            stamps.append(f"{key}: {about.st_size} {about.st_mtime_ns}")
-    return canonical(document), "; ".join(stamps)
+        asset = document["assets"][key]
+        asset["href"] = path.name
+        if (
+            "metadata" not in asset.get("roles", ())
+            and sha256_of(str(asset.get("file:checksum", ""))) is None
+        ):
+            try:
+                about = path.stat()
+            except OSError:
+                asset["file"] = "missing"
+            else:
+                asset["file"] = [about.st_size, about.st_mtime_ns]
+    return text, digest(document)
 
 
 def _weight(item: pystac.Item) -> tuple[int, int]:
@@ -165,8 +163,8 @@ class Planner:
         All layers beside the images.
     records : mapping of str to dict
         What became of each scene before.
-    retry_failed : bool
-        Do failed scenes again although nothing changed.
+    limits : Limits
+        Whether failed scenes are done again although nothing changed, and whether finished files are read.
     """
 
     def __init__(
@@ -175,8 +173,7 @@ class Planner:
         job: Job,
         sources: Sources,
         records: Mapping[str, Record],
-        *,
-        retry_failed: bool = False,
+        limits: Limits,
     ) -> None:
         # A pystac item takes ten times the memory of its JSON, and a run may have tens of thousands.
         self._items = sorted((item.id, *_packed(item), *_weight(item)) for item in items)
@@ -186,17 +183,18 @@ class Planner:
                 f"{', …' if len(twice) > 3 else ''}); their results would be written to one place. Give each item its "
                 "own id, or leave all but one of them out."
             )
-        self._folder, self._records, self._retry = RunFolder(job.folder), records, retry_failed
+        self._folder, self._records = RunFolder(job.folder), records
+        self._retry, self._verify = limits.retry_failed, limits.verify
         self.job = job
         self._neutral = not isinstance(sources.auxiliary, list)
         self._auxiliary = sources.auxiliary if self._neutral else ItemIndex(sources.auxiliary)
         self._landcover, self._infrastructure = ItemIndex(sources.landcover), sources.infrastructure
         self.settings = {
-            "parameters": _digest(
+            "parameters": digest(
                 asdict(job.rules), job.members, job.ensemble.batch_norm, job.ensemble.precision,
                 bool(sources.landcover), self._infrastructure is not None,
             ),
-            "checkpoints": _digest([member.sha256 for member in job.ensemble.members]),
+            "checkpoints": digest([member.sha256 for member in job.ensemble.members]),
         }  # fmt: skip
 
     def __len__(self) -> int:
@@ -207,8 +205,13 @@ class Planner:
         """Ids of all scenes."""
         return [scene_id for scene_id, *_ in self._items]
 
-    def check_others(self) -> None:
+    def check_others(self, *, pruned: bool = False) -> None:
         """Refuse a folder with scenes of other networks or rules that this run would leave as they are.
+
+        Parameters
+        ----------
+        pruned : bool
+            Whether the run removes scenes that are not its own.
 
         Raises
         ------
@@ -221,36 +224,56 @@ class Planner:
             for record in self._records.values()
             if record["id"] not in own
             and record["state"] == "done"
-            and any(record["inputs"].get(kind) != digest for kind, digest in self.settings.items())
+            and any(record["inputs"].get(kind) != wanted for kind, wanted in self.settings.items())
         ]
-        if foreign:
+        if foreign and not pruned:
             raise PipelineError(
                 f"{self._folder} holds {len(foreign)} scene(s) made with other parameters or checkpoints that are not "
                 f"among the scenes of this run ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}); its "
-                "products would mix the two. Give this run another folder, or run all scenes again."
+                "products would mix the two. Give this run another folder, run all scenes again, or remove these from "
+                "the folder (--prune)."
             )
+
+    def others(self) -> list[str]:
+        """Ids of scenes of the folder that are not among those of this run."""
+        return sorted(set(self._records) - set(self.ids))
+
+    def standings(self, *, whole: bool) -> Iterator[Record]:
+        """Give records of scenes that the run's results lose or get back, each with the reason in ``left_out``.
+
+        Parameters
+        ----------
+        whole : bool
+            Whether the scenes of this run are all of its source, so that others are no longer in it.
+        """
+        for scene_id, text, identity, *_ in self._items:
+            if record := self._records.get(scene_id):
+                changed = _changed(record, self._task(scene_id, text, identity).inputs)
+                yield from _standing(record, f"outdated: its {changed} changed" if changed else None)
+        for scene_id in self.others() if whole else ():
+            yield from _standing(self._records[scene_id], NOT_IN_SOURCE)
 
     def __iter__(self) -> Iterator[Step]:
         """Give the steps one by one: the layers near a scene are looked up when its turn comes."""
-        for scene_id, text, stamps, pixels, size in self._items:
-            task = self._task(scene_id, text, stamps)
+        for scene_id, text, identity, pixels, size in self._items:
+            task = self._task(scene_id, text, identity)
             todo, reason = self._decide(task)
             yield Step(task, todo, reason, pixels, size)
 
-    def _task(self, scene_id: str, text: str, stamps: str) -> SceneTask:
+    def _task(self, scene_id: str, text: str, identity: str) -> SceneTask:
         bbox = json.loads(text).get("bbox")
-        inputs = {"item": _digest(text, stamps), **self.settings}
+        inputs = {"item": identity, **self.settings}
         auxiliary = self._auxiliary
         if isinstance(auxiliary, ItemIndex):
             near = auxiliary.near(bbox)
-            inputs["auxiliary"] = _digest(auxiliary.texts(near), auxiliary.stamps(near))
+            inputs["auxiliary"] = digest(auxiliary.digests(near))
             auxiliary = auxiliary.texts(near)
         else:
-            inputs["auxiliary"] = _digest(auxiliary)
+            inputs["auxiliary"] = digest(auxiliary)
         cover = self._landcover.near(bbox)
         works = self._works_near(bbox)
-        inputs["filters"] = _digest(
-            self._landcover.texts(cover), self._landcover.stamps(cover),
+        inputs["filters"] = digest(
+            self._landcover.digests(cover),
             None if works is None else sorted(works.geometry.to_wkb(hex=True)),
         )  # fmt: skip
         return SceneTask(scene_id, text, auxiliary, self._landcover.texts(cover), works, inputs)
@@ -271,16 +294,29 @@ class Planner:
         record = self._records.get(task.id)
         if record is None:
             return True, "new"
-        changed = sorted(kind for kind, digest in task.inputs.items() if record["inputs"].get(kind) != digest)
-        if changed:
-            return True, f"again, since its {' and '.join(changed)} changed"
+        if changed := _changed(record, task.inputs):
+            return True, f"again, since its {changed} changed"
         if record["state"] == "failed":
             if self._retry:
                 return True, "again, since it failed"
             return False, f"failed before: {record['reason']}"
-        if not self.job.files <= self._folder.files_of(task.id):
-            return True, "again, since its files are gone"
+        outputs = record["outputs"]
+        if not self.job.files <= outputs.keys():
+            return True, "again, since its record lacks files"
+        if damaged := self._folder.differing(task.id, outputs, content=self._verify):
+            return True, f"again, since its files are gone or damaged: {', '.join(damaged)}"
         return False, "done before"
+
+
+def _changed(record: Record, inputs: Mapping[str, str]) -> str:
+    """Kinds of input of which a scene was made from others; empty where all are the same."""
+    return " and ".join(sorted(kind for kind in inputs if record["inputs"].get(kind) != inputs[kind]))
+
+
+def _standing(record: Record, left_out: str | None) -> Iterator[Record]:
+    if record.get("left_out") != left_out:
+        bare = {key: value for key, value in record.items() if key != "left_out"}
+        yield bare if left_out is None else {**bare, "left_out": left_out}
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from upath import UPath
 
 from darts_xr.addresses import redact
 from darts_xr.errors import PipelineError
+from pipelines.digests import sealed, unsealed
 from pipelines.folder import RunFolder, writing
+from pipelines.schema import check_record
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +30,27 @@ Record = dict[str, Any]
 # only if the machine goes down with it. Both take far longer than a line.
 _BATCH, _BATCH_SECONDS = 200, 60.0  # one object for so many lines, or for what there is after so long
 _SYNC_SECONDS = 1.0
+#: State of a run whose summary was lost.
+REBUILT = "rebuilt from its records"
+#: Why scenes are in no product.
+NOT_IN_SOURCE = "not in the source"
+PENDING = "not done yet"
 _SHOWN = 5  # failures that a run names where it is looked at
+
+
+class Damage(NamedTuple):
+    """A line of the record that does not fit: where, why, and of which scene if that can be seen."""
+
+    place: str
+    what: str
+    id: str | None
 
 
 class RecordLog:
     """The record of a run: ``records/NNNN.jsonl``, a file for each time that the run was started.
+
+    A line is what became of a scene, or how the scenes after it were detected. Each carries a checksum of itself; one
+    that does not fit is named, and its scene is done again.
 
     Parameters
     ----------
@@ -49,26 +68,47 @@ class RecordLog:
     def _parts(self) -> list[Path | UPath]:
         return sorted(self._place.glob("*.jsonl"), key=str) if self._place.exists() else []
 
-    def _lines(self) -> Iterator[Record]:
+    def _lines(self) -> Iterator[dict[str, Any] | Damage]:
         for part in self._parts():
             lines = part.read_bytes().split(b"\n")
             for number, line in enumerate(lines):
+                if not line:
+                    continue
                 try:
-                    if line:
-                        yield _record(line)
-                except (ValueError, AttributeError) as error:
-                    if number < len(lines) - 1:
-                        raise PipelineError(
-                            f"{part} is damaged in line {number + 1}: {error}. Remove that line; its scene is then "
-                            "done again."
-                        ) from error
-                    log.warning(
-                        "%s: the run was killed while it wrote the last line; its scene is done again", part
-                    )
+                    document = unsealed(line)
+                    if not isinstance(document.get("run"), dict):
+                        check_record(document)
+                except (ValueError, RecursionError) as error:
+                    torn = number == len(lines) - 1
+                    what = "the run was killed while it wrote the last line" if torn else str(error)
+                    yield Damage(f"{part} line {number + 1}", what, _id_of(line))
+                else:
+                    yield document
 
     def read(self) -> dict[str, Record]:
-        """Last record of each scene, by id."""
-        return {record["id"]: record for record in self._lines()}
+        """Last record of each scene, by id; lines that do not fit are named in the log."""
+        records: dict[str, Record] = {}
+        for line in self._lines():
+            if isinstance(line, Damage):
+                log.warning("%s: %s; its scene is done again", line.place, line.what)
+                records.pop(line.id or "", None)  # an earlier line is not what became of it last
+            elif line.get("state") == "pruned":
+                records.pop(line["id"], None)
+            elif "id" in line:
+                records[line["id"]] = line
+        return records
+
+    def damage(self) -> list[Damage]:
+        """Lines that do not fit."""
+        return [line for line in self._lines() if isinstance(line, Damage)]
+
+    def settings(self) -> dict[str, Any] | None:
+        """How the run was last told to detect, None where no line says it."""
+        found = None
+        for line in self._lines():
+            if not isinstance(line, Damage) and "run" in line:
+                found = line["run"]
+        return found
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line; on a disk it is there when this returns, however this process ends then.
@@ -78,7 +118,7 @@ class RecordLog:
         OutputError
             When it cannot be written.
         """
-        line = json.dumps(record, separators=(",", ":")) + "\n"
+        line = json.dumps(sealed(record), separators=(",", ":")) + "\n"
         if self.folder.local is None:
             self._unsent.append(line)
             if len(self._unsent) >= _BATCH or time.monotonic() - self._sent >= _BATCH_SECONDS:
@@ -126,11 +166,10 @@ class RecordLog:
         self.close()
 
 
-def _record(line: bytes) -> Record:
-    record: Record = json.loads(line)
-    if not {"id", "state", "inputs"} <= record.keys():
-        raise ValueError("no record of a scene")
-    return record
+def _id_of(line: bytes) -> str | None:
+    """Id that a damaged line still shows."""
+    found = re.match(rb'\{"id":"([^"\\\\]+)"', line)
+    return found[1].decode(errors="replace") if found else None
 
 
 def _write_whole(file: int, line: bytes) -> None:
@@ -168,6 +207,8 @@ class Run:
             f"Run of {len(self.scenes)} scene(s) in {self.folder}, {self.record['state']}: {len(self.done)} done with "
             f"{objects} object(s), {len(self.failed)} failed"
         )
+        if self.left_out:
+            head += f", {len(self.left_out)} left out"
         return redact("\n".join([head, *failures]))
 
     @property
@@ -190,9 +231,15 @@ class Run:
         """Records of the scenes that could not be processed, each with its reason."""
         return [scene for scene in self.scenes if scene["state"] == "failed"]
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Scenes of the folder or the source that are not in this run's results, each with the reason."""
+        found = {scene["id"]: scene["left_out"] for scene in self.record.get("left_out", [])}
+        return found | dict.fromkeys(self.record.get("pending", []), PENDING)
+
     def save(self) -> None:
         """Write ``run.json``, whole or not at all."""
-        self.home.write_text("run.json", json.dumps(self.record, indent=1) + "\n")
+        self.home.write_text("run.json", json.dumps(sealed(self.record), indent=1) + "\n")
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:
@@ -211,27 +258,40 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     Raises
     ------
     PipelineError
-        When the folder holds no ``run.json`` that can be read.
+        When the folder holds no ``run.json`` that can be read, and no records to rebuild it from.
     """
     home = RunFolder(folder)
+    journal = RecordLog(home)
     try:
-        record = json.loads((home.path / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PipelineError(
-            f"{folder} is no run folder: it has no run.json. Run darts-xr detect first."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise PipelineError(
-            f"{home.path / 'run.json'} is damaged: {error}. Run darts-xr detect again."
-        ) from error
-    if record.get("state") == "running":  # it was killed, or is still at work
-        record |= {"seconds": None, **summary(RecordLog(home).read())}
+        record = unsealed((home.path / "run.json").read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        described = journal.settings()
+        if described is None and missing:
+            raise PipelineError(
+                f"{folder} is no run folder: it has no run.json. Run darts-xr detect first."
+            ) from error
+        if described is None:
+            raise PipelineError(
+                f"{home.path / 'run.json'} is damaged ({error}), and no line of {home.path / 'records'} says how the "
+                "scenes were detected. Run darts-xr detect again with the same settings; finished scenes stay."
+            ) from error
+        log.warning(
+            "%s is %s; it is rebuilt from the records. darts-xr detect with the same settings writes it anew",
+            home.path / "run.json", "missing" if missing else f"damaged ({error})",
+        )  # fmt: skip
+        record = {"state": REBUILT, **described}
+    if record["state"] in ("running", REBUILT):  # it was killed, or is still at work
+        record |= {"seconds": None, **summary(journal.read())}
+        seen = {scene["id"] for scene in record["scenes"]}
+        record["pending"] = [scene_id for scene_id in record.get("pending", []) if scene_id not in seen]
     return Run(home, record)
 
 
 def summary(records: Mapping[str, Record]) -> dict[str, Any]:
-    """Scenes by id, with the totals over them."""
-    scenes = [records[scene_id] for scene_id in sorted(records)]
+    """Scenes by id, with the totals over them; those that are no longer of the run stand apart."""
+    ordered = [records[scene_id] for scene_id in sorted(records)]
+    scenes = [record for record in ordered if "left_out" not in record]
     done = [record for record in scenes if record["state"] == "done"]
     counts = {"scenes": len(scenes), "done": len(done), "failed": len(scenes) - len(done)}
     counts["pixels"] = sum(record["pixels"] for record in done)
@@ -239,4 +299,9 @@ def summary(records: Mapping[str, Record]) -> dict[str, Any]:
     for record in done:
         for name, count in record["counts"].items():
             counts[name] = counts.get(name, 0) + count
-    return {"counts": counts, "synthetic": any(record["synthetic"] for record in done), "scenes": scenes}
+    return {
+        "counts": counts,
+        "synthetic": any(record["synthetic"] for record in done),
+        "scenes": scenes,
+        "left_out": [record for record in ordered if "left_out" in record],
+    }

@@ -9,17 +9,17 @@ from typing import Any
 
 from upath import UPath
 
+from pipelines.cautions import auxiliary_coverage, cautions
 from pipelines.records import Run, open_run
 from pipelines.scenes import STAGES
+from pipelines.schema import COUNTS
 
 _STYLE = (
     "body{font-family:sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
     "td,th{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:right}td:first-child,th:first-child"
     "{text-align:left}img{width:100%;max-width:60em}.failed td{color:#a00;text-align:left}"
+    ".caution{color:#a00}"
 )
-_COUNTS = (
-    "n_detected", "n_removed_border", "n_removed_small", "n_removed_water", "n_removed_infrastructure", "n_objects",
-)  # fmt: skip
 
 
 def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
@@ -38,12 +38,19 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
     run = run if isinstance(run, Run) else open_run(run)
     record = run.record
     notice = "<p><b>Synthetic scenes: no real observation.</b></p>" if record["synthetic"] else ""
+    notice += "".join(f"<p class=caution><b>{html.escape(line)}.</b></p>" for line in cautions(run.done))
     facts = {
         "darts_xr": record["darts_xr"],
         "ensemble": record["ensemble"],
         "checkpoints": ", ".join(f"{c['name']} {c['sha256'][:12]}" for c in record["checkpoints"]),
         "rules": record["rules"],
+        "water filter": "yes" if record["water_filter"] else "no: objects in water are not removed",
+        "infrastructure filter": record["infrastructure_filter"] or "no",
         "auxiliary": record["auxiliary"],
+        **{
+            f"auxiliary coverage, {layer}": f"{shares['mean']:.1%} of valid pixels, least {shares['least']:.1%}"
+            for layer, shares in auxiliary_coverage(run.done).items()
+        },
         "scenes done / failed": f"{record['counts']['done']} / {record['counts']['failed']}",
         "state": record["state"],
         "seconds": "it did not end by itself" if record["seconds"] is None else record["seconds"],
@@ -59,7 +66,7 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
             [
                 "scene",
                 "valid pixels",
-                *(name.removeprefix("n_").replace("_", " ") for name in _COUNTS),
+                *(name.removeprefix("n_").replace("_", " ") for name in COUNTS),
                 *(f"s, {stage.replace('_', ' ')}" for stage in STAGES),
                 "tries",
                 "warnings",
@@ -71,6 +78,9 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
         page.append("<h2>Failed</h2>")
         rows = [[s["id"], s["tries"], "; ".join([s["reason"], *s["earlier_reasons"]])] for s in run.failed]
         page.append(_table(["scene", "tries", "reason"], rows, kind="failed"))
+    if run.left_out:
+        page.append("<h2>In no product</h2>")
+        page.append(_table(["scene", "reason"], [list(row) for row in sorted(run.left_out.items())]))
     for scene in run.done:
         picture = html.escape(f"{run.home.scene_place(scene['id'])}/quicklook.png")
         page.append(f"<h3>{html.escape(scene['id'])}</h3><img loading=lazy src='{picture}'>")
@@ -79,7 +89,7 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
 
 
 def _row(scene: dict[str, Any]) -> list[Any]:
-    counts = [scene["counts"].get(name, 0) for name in _COUNTS]
+    counts = [scene["counts"].get(name, 0) for name in COUNTS]
     seconds = [f"{scene['seconds'].get(stage, 0):.1f}" for stage in STAGES]
     return [
         scene["id"], f"{scene['valid_pixels']:,}", *counts, *seconds, scene["tries"], "; ".join(scene["warnings"])

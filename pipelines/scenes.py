@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,23 +20,28 @@ import dask
 import geopandas as gpd
 import pystac
 import shapely
+import torch
 import xarray as xr
 
 import darts_xr as dx
 from darts_xr.addresses import redact
+from darts_xr.catalog.checksums import check_files
 from darts_xr.cube import landcover_for
 from darts_xr.errors import DartsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.products import (
     binary_objects,
+    member_spread,
     probability_percent,
+    removed_objects,
     valid_polygon,
     write_quicklook,
     write_raster,
     write_vectors,
 )
 from darts_xr.stac import PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields
+from pipelines.digests import file_facts
 from pipelines.folder import RunFolder
 from pipelines.records import Record
 from pipelines.settings import Rules, provenance
@@ -63,19 +68,24 @@ class Job:
     folder : str
         The run folder.
     members : bool
-        Also write what each network found alone.
+        Also write what each network found alone, and how far they disagreed.
+    infrastructure : str
+        Name of the layer of infrastructure, for the outputs' metadata.
     """
 
     ensemble: Ensemble
     rules: Rules
     folder: str
     members: bool = False
+    infrastructure: str = ""
 
     @property
     def files(self) -> frozenset[str]:
         """What a scene's folder holds."""
-        always = ("probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json")
-        return frozenset([*always, "members.parquet"] if self.members else always)
+        always = (
+            "probability.tif", "binary.tif", "level1.parquet", "removed.parquet", "quicklook.png", "item.json",
+        )  # fmt: skip
+        return frozenset([*always, "members.parquet", "spread.parquet"] if self.members else always)
 
     def __call__(self, task: SceneTask) -> Record:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
@@ -94,9 +104,21 @@ class Job:
                 found = {"state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
                 if isinstance(error, RemoteReadError | TimeoutError | ConnectionError):
                     found["transient"] = True
+                if _for_want_of_memory(error):
+                    found["memory"] = True
         return {
             "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
         }  # fmt: skip
+
+
+def _for_want_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU, whoever noticed first."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, MemoryError | torch.OutOfMemoryError):
+            return True
+        link = link.__cause__
+    return False
 
 
 @dataclass(frozen=True)
@@ -213,20 +235,35 @@ def _noting_warnings() -> Iterator[list[str]]:
 
 def clean_objects(
     labels: xr.DataArray, prob: xr.DataArray, scene: xr.Dataset, rules: Rules, sources: Sources
-) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
-    """Vectorize labels and filter the polygons; also counts what each rule removed."""
-    feats = dx.vectorize(labels, prob)
-    n_detected = int(feats.attrs["n_detected"])
+) -> tuple[gpd.GeoDataFrame, dict[str, str]]:
+    """Vectorize labels and filter the polygons, removed ones kept with the reason; also the layers of the filters."""
+    feats = dx.vectorize(labels, prob, keep_removed=True)
+    filters: dict[str, str] = {}
     if sources.landcover:
-        year = int(str(scene.attrs["datetime"])[:4])
+        year = int(scene_date(scene.attrs)[:4])
         cover = landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
-        feats = dx.filter_water(feats, cover, max_fraction=rules.max_water)
+        feats = dx.filter_water(feats, cover, max_fraction=rules.max_water, keep_removed=True)
+        filters["water"] = f"{cover.attrs['source']} {cover.attrs['year']}"
     if sources.infrastructure is not None:
-        feats = dx.filter_infrastructure(feats, sources.infrastructure)
+        feats = dx.filter_infrastructure(feats, sources.infrastructure, keep_removed=True)
+        filters["infrastructure"] = "infrastructure polygons"
+    return feats, filters
+
+
+def scene_date(attrs: Mapping[Any, Any]) -> str:
+    """Day of a scene, YYYY-MM-DD."""
+    return str(attrs["datetime"])[:10]
+
+
+def _counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
+    """How many objects there were, how many each rule removed, and how many are left."""
     removed = feats.attrs["removed"]
-    rules_applied = ("border", "small", "water", "infrastructure")
-    counts = {f"n_removed_{rule}": int(removed.get(rule, 0)) for rule in rules_applied}
-    return feats, {"n_detected": n_detected, **counts, "n_objects": len(feats)}
+    rules = ("border", "small", "water", "infrastructure")
+    return {
+        "n_detected": int(feats.attrs["n_detected"]),
+        **{f"n_removed_{rule}": int(removed.get(rule, 0)) for rule in rules},
+        "n_objects": int((feats["removed_by"] == "").sum()),
+    }
 
 
 def detect_scene(task: SceneTask, job: Job) -> Record:
@@ -251,10 +288,15 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     """
     clock = _Clock()
     ensemble, rules, sources = job.ensemble, job.rules, task.sources()
+    item = _item(task.item)
+    for needed in (
+        item,
+        *(sources.auxiliary if isinstance(sources.auxiliary, list) else ()),
+        *sources.landcover,
+    ):
+        check_files(needed)
     bands = [*ensemble.definitions, *_PICTURE]  # of which the networks may need none
-    scene = dx.open_scene(
-        _item(task.item), auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule
-    )
+    scene = dx.open_scene(item, auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule)
     clock.lap(STAGES[0])
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
@@ -267,38 +309,54 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     clock.lap(STAGES[1])
     prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
-        prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
+        prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
+        connectivity=rules.connectivity,
+    )  # fmt: skip
+    percent, binary, picture = dask.compute(
+        probability_percent(prob, threshold=rules.threshold), binary_objects(labels, prob), picture
     )
-    percent, binary, picture = dask.compute(probability_percent(prob), binary_objects(labels, prob), picture)
-    feats, counts = clean_objects(labels, prob, scene, rules, sources)
+    feats, filters = clean_objects(labels, prob, scene, rules, sources)
+    if "infrastructure" in filters:
+        filters["infrastructure"] = job.infrastructure
+    counts = _counts(feats)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
+    removed = removed_objects(feats, prob)
+    spread = member_spread(level1, feats, labels, prediction["spread"]) if job.members else None
     alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
     seen = valid_polygon(valid)
     clock.lap(STAGES[2])
 
-    made_by = provenance(rules, ensemble, prob.attrs)
+    made_by = provenance(rules, ensemble, prob.attrs, filters)
     home = RunFolder(job.folder)
     with home.scene_part(task.id, job.files) as part:
         write_raster(percent, part / "probability.tif", metadata=made_by)
         write_raster(binary, part / "binary.tif", metadata=made_by)
         write_vectors(level1, part / "level1", formats=("parquet",), metadata=made_by)
-        if alone is not None:
+        write_vectors(removed, part / "removed", formats=("parquet",), metadata=made_by)
+        if alone is not None and spread is not None:
             write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
+            write_vectors(spread, part / "spread", formats=("parquet",), metadata=made_by)
         shown = percent.isel(every)
         title = task.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
         heat = (shown / 100.0).where(shown != 255)
         write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)
-        item = result_item(task.id, seen, percent, counts, made_by)
-        (part / "item.json").write_text(json.dumps(item) + "\n", encoding="utf-8")
+        result = result_item(task.id, seen, percent, counts, made_by)
+        (part / "item.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+        outputs = file_facts(part, job.files)
     clock.lap(STAGES[3])
     return {
         "state": "done",
-        "date": made_by["datetime"][:10],
+        "date": scene_date(prob.attrs),
         "pixels": int(valid.size),
         "valid_pixels": int(valid.sum()),
         "counts": counts,
         "synthetic": "synthetic" in made_by,
+        "filters": filters,
+        "auxiliary": made_by.get("auxiliary", "none"),
+        **{key: prob.attrs[key] for key in ("auxiliary_coverage",) if key in prob.attrs},
+        **({"demo_networks": True} if ensemble.synthetic_only and "synthetic" not in made_by else {}),
         "seconds": clock.seconds,
+        "outputs": outputs,
     }
 
 
@@ -334,6 +392,7 @@ def result_item(
         "type": "application/vnd.apache.parquet",
         "roles": ["data"],
     }
+    assets["removed"] = assets["level1"] | {"href": "./removed.parquet", "roles": ["metadata"]}
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
     made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
     seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # torch and geopandas: not for the command's help
     import geopandas as gpd
 
     from darts_xr.inference import Ensemble
+    from darts_xr.objects.label import Connectivity
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Rules:
         Largest share of water in an object.
     mask_rule : str, optional
         Rule of the valid mask; by default that of the mask at hand.
+    connectivity : {8, 4, "legacy"}
+        Whether pixels that meet at a corner are one object; "legacy" as the published code: 8 for the border rule, 4
+        for the sizes.
     """
 
     threshold: float = 0.5
@@ -39,6 +43,13 @@ class Rules:
     min_pixels: int = 32
     max_water: float = 0.2
     mask_rule: str | None = None
+    connectivity: Connectivity = 8
+
+    def in_force(self, filters: Mapping[str, Any]) -> dict[str, Any]:
+        """Rules as outputs state them: without those of filters that did not run."""
+        return {
+            name: value for name, value in asdict(self).items() if name != "max_water" or "water" in filters
+        }
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,11 @@ class Settings:
     rules : Rules
         Threshold, border, least size.
     members : bool
-        Also write what each network found alone, before cleaning, to each scene's ``members.parquet``.
+        Also write what each network found alone, before cleaning, to each scene's ``members.parquet``, and how far they
+        disagreed inside each object to its ``spread.parquet``.
+    checksums : bool
+        Know every input file by its content instead of its size and time, and compare it when it is opened. Reads all
+        of them before the first scene.
 
     Examples
     --------
@@ -77,6 +92,7 @@ class Settings:
     infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None
     rules: Rules = field(default_factory=Rules)
     members: bool = False
+    checksums: bool = False
 
     def ensemble(self) -> Ensemble:
         """Load the headers of the networks."""
@@ -86,8 +102,10 @@ class Settings:
         return self.models if isinstance(self.models, Ensemble) else dx.load_ensemble(*self.models)
 
 
-def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = None) -> dict[str, str]:
-    """Tell what made an output, as flat text for the metadata of any file format.
+def provenance(
+    rules: Rules, ensemble: Ensemble, attrs: Mapping[Any, Any], filters: Mapping[str, str]
+) -> dict[str, str]:
+    """Tell what made the outputs of a scene, as flat text for the metadata of any file format.
 
     Parameters
     ----------
@@ -95,16 +113,22 @@ def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = 
         The rules in force.
     ensemble : Ensemble
         The networks.
-    attrs : dict, optional
-        Attributes of the scene, for outputs of one scene.
+    attrs : mapping
+        Attributes of the scene's probability.
+    filters : mapping of str to str
+        Filters that ran, each with its layer.
     """
     made_by = {
         "darts_xr": __version__,
         "checkpoints": ", ".join(f"{m.name}:{m.sha256}" for m in ensemble.members),
         "batch_norm": ensemble.batch_norm,
-        "rules": json.dumps(asdict(rules), sort_keys=True),
+        "rules": json.dumps(rules.in_force(filters), sort_keys=True),
+        "filters": json.dumps(filters, sort_keys=True),
+        "model_version": ensemble.version(synthetic_scene="synthetic" in attrs),
     }
+    if "auxiliary_coverage" in attrs:
+        made_by["auxiliary_coverage"] = json.dumps(attrs["auxiliary_coverage"], sort_keys=True)
     for key in ("item_id", "datetime", "product", "mask_rule", "auxiliary", "tiling", "synthetic"):
-        if attrs and key in attrs:
+        if key in attrs:
             made_by[key] = str(attrs[key])
     return made_by

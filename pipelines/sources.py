@@ -11,6 +11,7 @@ import geopandas as gpd
 import pystac
 
 import darts_xr as dx
+from darts_xr.catalog.checksums import add_checksums
 from darts_xr.errors import MissingBandsError, PipelineError
 from darts_xr.inference import Ensemble
 from pipelines.settings import Settings
@@ -60,6 +61,9 @@ def load_sources(settings: Settings) -> Sources:
                 f"Infrastructure file not found: {infrastructure}. Check the path, or leave the filter out."
             )
         infrastructure = gpd.read_file(infrastructure)
+    if settings.checksums:
+        layers = list(add_checksums(layers)) if isinstance(layers, list) else layers
+        cover = list(add_checksums(cover))
     return Sources(layers, cover, infrastructure)
 
 

@@ -4,7 +4,8 @@ In: whatever holds STAC items (:func:`search`, :func:`load_items`): the address 
 ItemCollection, a stac-geoparquet file, or the items of :func:`darts_xr.planet_items`. Out: a ``pystac.ItemCollection``,
 sorted by id, whose asset addresses are absolute, or one item after the other (:func:`iter_items`), and on request a
 static catalogue (:func:`write_catalog`) or a stac-geoparquet file (:func:`write_stac_geoparquet`).
-:func:`scene_files` opens what an item offers, whoever wrote it, and checks image and mask.
+:func:`scene_files` opens what an item offers, whoever wrote it, and checks image and mask;
+:func:`add_checksums` states what files hold and :func:`check_files` compares it.
 """
 
 from darts_xr.catalog.assets import (
@@ -16,6 +17,7 @@ from darts_xr.catalog.assets import (
     normalize_item,
     scene_files,
 )
+from darts_xr.catalog.checksums import add_checksums, check_files
 from darts_xr.catalog.query import iter_items, load_items, search
 from darts_xr.catalog.writers import write_catalog, write_stac_geoparquet
 
@@ -23,6 +25,8 @@ __all__ = [
     "ImageAsset",
     "MaskAsset",
     "SceneFiles",
+    "add_checksums",
+    "check_files",
     "image_asset",
     "iter_items",
     "load_items",

@@ -30,7 +30,8 @@ def write_catalog(
     """Write items as a static, self-contained STAC catalogue.
 
     ``catalog.json`` links to one ``collections/<id>.json`` for each collection, which links to
-    ``items/<id>.json``. Each file appears whole or not at all, the catalogue last. Assets below the
+    ``items/<id>.json``. A catalogue of another name, such as ``summer.json``, has ``collections/summer/<id>.json`` and
+    ``items/summer/<id>.json``, so that several in one folder leave each other alone. Each file appears whole or not at all, the catalogue last. Assets below the
     catalogue's folder get relative addresses, others absolute ones. Items are written as they come and only
     their ids are kept, so that an iterator may give more of them than memory holds.
 
@@ -64,7 +65,7 @@ def write_catalog(
     target = Path(path).absolute()
     if target.suffix != ".json":
         target = target / "catalog.json"
-    root = target.parent
+    root, layout = target.parent, _Layout(target.name)
     members: dict[str | None, _Members] = defaultdict(_Members)
     written: set[str] = set()
     for item in items:
@@ -72,18 +73,16 @@ def write_catalog(
             raise CatalogError(f"two items have the id {item.id}; keep one, or write two catalogues")
         written.add(item.id)
         members[item.collection_id].add(item)
-        place = _place(item.id)
-        parent = target.name if item.collection_id is None else _collection_place(item.collection_id)
-        _write_json(root / place, _document(item, root, f"../{target.name}", f"../{parent}"))
+        _write_json(root / layout.item(item.id), _document(item, root, layout))
 
     links = [_link("root", f"./{target.name}", title=title)]
     for collection_id, own in sorted(members.items(), key=lambda pair: pair[0] or ""):
         if collection_id is not None:
-            name = _collection_place(collection_id)
-            _write_json(root / name, _collection(collection_id, own, target.name))
+            name = layout.collection(collection_id)
+            _write_json(root / name, _collection(collection_id, own, layout))
             links.append(_link("child", f"./{name}", title=collection_id))
         else:
-            links.extend(_item_links(own, "."))
+            links.extend(_item_links(own, ".", layout))
     catalog = {
         "type": "Catalog",
         "id": safe_name(title),
@@ -199,22 +198,33 @@ def _distinct(items: Iterable[pystac.Item]) -> list[pystac.Item]:
     return ordered
 
 
-def _place(item_id: str) -> str:
-    return f"items/{safe_name(item_id)}.json"
+class _Layout:
+    """Where a catalogue's documents lie, as seen from its folder: those of another name have a folder of their own."""
+
+    def __init__(self, catalog: str) -> None:
+        self.catalog = catalog
+        stem = catalog.removesuffix(".json")
+        self._folder = "" if stem == "catalog" else f"{safe_name(stem)}/"
+        #: From a document of the catalogue to the catalogue's folder.
+        self.up = "../.." if self._folder else ".."
+
+    def item(self, item_id: str) -> str:
+        return f"items/{self._folder}{safe_name(item_id)}.json"
+
+    def collection(self, collection_id: str) -> str:
+        return f"collections/{self._folder}{safe_name(collection_id)}.json"
 
 
-def _collection_place(collection_id: str) -> str:
-    return f"collections/{safe_name(collection_id)}.json"
+def _item_links(members: _Members, up: str, layout: _Layout) -> list[dict[str, str]]:
+    return [_link("item", f"{up}/{layout.item(own)}", kind=_GEOJSON) for own in sorted(members.ids)]
 
 
-def _item_links(members: _Members, up: str) -> list[dict[str, str]]:
-    return [_link("item", f"{up}/{_place(own)}", kind=_GEOJSON) for own in sorted(members.ids)]
-
-
-def _document(item: pystac.Item, root: Path, catalog: str, parent: str) -> dict[str, Any]:
-    document = _relative(item.to_dict(include_self_link=False, transform_hrefs=False), root, "..")
+def _document(item: pystac.Item, root: Path, layout: _Layout) -> dict[str, Any]:
+    document = _relative(item.to_dict(include_self_link=False, transform_hrefs=False), root, layout.up)
     kept = [link for link in document["links"] if link["rel"] not in ("self", "root", "parent", "collection")]
-    links = [_link("root", catalog), _link("parent", parent)]
+    own = layout.catalog if item.collection_id is None else layout.collection(item.collection_id)
+    parent = f"{layout.up}/{own}"
+    links = [_link("root", f"{layout.up}/{layout.catalog}"), _link("parent", parent)]
     if item.collection_id is not None:
         links.append(_link("collection", parent))
     document["links"] = [*links, *kept]
@@ -230,7 +240,7 @@ def _relative(document: dict[str, Any], root: Path, up: str) -> dict[str, Any]:
     return document
 
 
-def _collection(collection_id: str, members: _Members, catalog: str) -> dict[str, Any]:
+def _collection(collection_id: str, members: _Members, layout: _Layout) -> dict[str, Any]:
     platforms = sorted(members.platforms)
     return {
         "type": "Collection",
@@ -244,9 +254,9 @@ def _collection(collection_id: str, members: _Members, catalog: str) -> dict[str
         },
         **({"summaries": {"platform": platforms}} if platforms else {}),
         "links": [
-            _link("root", f"../{catalog}"),
-            _link("parent", f"../{catalog}"),
-            *_item_links(members, ".."),
+            _link("root", f"{layout.up}/{layout.catalog}"),
+            _link("parent", f"{layout.up}/{layout.catalog}"),
+            *_item_links(members, layout.up, layout),
         ],
     }
 

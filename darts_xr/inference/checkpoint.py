@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from darts_xr.cube.bands import Band
+from darts_xr.digests import file_digest
 from darts_xr.errors import CheckpointError
 from darts_xr.inference import legacy, native, nextgen
 from darts_xr.inference.network import Architecture
-from darts_xr.inference.weights import Description, Weights, file_digest, load_safely
+from darts_xr.inference.weights import Description, Weights, load_safely
 
 
 class _Format(NamedTuple):
@@ -73,6 +74,13 @@ class Checkpoint:
     def band_names(self) -> tuple[str, ...]:
         """Names of the input bands in order."""
         return tuple(band.name for band in self.bands)
+
+    @property
+    def synthetic_only(self) -> bool:
+        """Whether it was trained on synthetic scenes only, as those that come with the package."""
+        data = self.training.get("train")
+        stated = data if isinstance(data, dict) else self.training
+        return stated.get("synthetic") is True
 
     def load_network(self) -> nn.Module:
         """Build the network and load the weights, on the CPU, in evaluation mode.

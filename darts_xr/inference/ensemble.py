@@ -25,6 +25,9 @@ from darts_xr.inference.network import (
 BatchNorm = Literal["eval", "per-tile"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
+#: What stands wherever networks without any real training met a scene that is not synthetic.
+DEMO_CAUTION = "demo networks, trained on synthetic scenes only: no result to rely on"
+
 _networks: dict[tuple[str, str, str, bool], nn.Module] = {}
 _loading = threading.Lock()
 
@@ -86,6 +89,16 @@ class Ensemble:
     def name(self) -> str:
         """Names of the members, joined."""
         return "+".join(member.name for member in self.members)
+
+    @property
+    def synthetic_only(self) -> tuple[str, ...]:
+        """Names of the members that were trained on synthetic scenes only."""
+        return tuple(member.name for member in self.members if member.synthetic_only)
+
+    def version(self, *, synthetic_scene: bool) -> str:
+        """Names and digests of the members, and a caution where demo networks meet a scene that is not synthetic."""
+        text = "+".join(f"{member.name}@{member.sha256[:8]}" for member in self.members)
+        return text if synthetic_scene or not self.synthetic_only else f"{text} ({DEMO_CAUTION})"
 
     def __repr__(self) -> str:
         rows = [

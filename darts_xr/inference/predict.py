@@ -7,6 +7,7 @@ tiles see the same pixels, so the numbers do not depend on the chunking.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 
 from darts_xr.errors import MissingBandsError, TilingError
 from darts_xr.graph.overlap import map_with_halo
-from darts_xr.inference.ensemble import Ensemble
+from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
 from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.published import published_windows
 from darts_xr.inference.structured import VALID, lazy_records
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
+
+log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 Tiling = Literal["lattice", "legacy"]
@@ -175,6 +178,10 @@ def predict(
             f"{place} lacks {', '.join(missing)}, which the ensemble {ensemble.name} needs. Open it with an auxiliary "
             'source that has them, or with auxiliary="neutral".'
         )
+    if ensemble.synthetic_only and not scene.attrs.get("synthetic"):
+        log.warning(
+            "%s is no synthetic scene: %s (%s)", place, DEMO_CAUTION, ", ".join(ensemble.synthetic_only)
+        )
     tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
     like = scene[VALID].transpose("y", "x")
     bands = [scene[name] for name in (*names, VALID)]
@@ -195,6 +202,7 @@ def predict(
     attrs = {
         **scene.attrs,
         "ensemble": ensemble.name,
+        "model_version": ensemble.version(synthetic_scene=bool(scene.attrs.get("synthetic"))),
         "checkpoints": [f"{member.name}:{member.sha256}" for member in ensemble.members],
         "batch_norm": ensemble.batch_norm,
         "precision": ensemble.precision,

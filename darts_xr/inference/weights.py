@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -84,9 +83,3 @@ def check_band_count(path: Path, weights: Weights, bands: tuple[Band, ...]) -> N
             f"{path}: the configuration names {len(bands)} bands ({', '.join(b.name for b in bands)}), but the network "
             f"takes {taken}. Weights and configuration are of different models."
         )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
+import dask.array as da
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
 import xarray as xr
@@ -23,6 +24,7 @@ from darts_xr.objects.runs import (
     number_runs,
     run_pairs,
 )
+from darts_xr.percent import NO_DATA, to_probability
 
 Connectivity = Literal[4, 8, "legacy"]
 
@@ -39,13 +41,18 @@ class Candidates(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Objects of a whole scene: runs and number of the kept ones, and how many each rule removed."""
+    """Objects of a whole scene: runs and number of the kept ones, and how many each rule removed.
+
+    The removed ones have the numbers after those of the kept: first those at the border, then the small ones.
+    """
 
     runs: Runs
     numbers: Numbers
     n_detected: int
     n_removed_border: int
     n_removed_small: int
+    removed_runs: Runs
+    removed_numbers: Numbers
 
 
 # --- array kernels -----------------------------------------------------------------------------------------
@@ -59,6 +66,11 @@ def find_candidates(
     mask = probability >= threshold
     runs, numbers = number_runs(mask.view(np.uint8), top, left)
     values = probability[mask].astype(np.float32)
+    if values.max(initial=0.0) > 1.001:
+        raise ObjectError(
+            f"prob holds {values.max():g}, but probabilities are 0 to 1; divide a 0 to 100 raster by 100, or give the "
+            "stored uint8 raster as it is"
+        )
     points = np.empty((0, 2), np.int32)
     if rim:
         points = (_invalid_rim(probability) + np.array([top, left])).astype(np.int32)
@@ -96,6 +108,7 @@ def find_objects(
     n_detected = int(label.max(initial=-1)) + 1
 
     n_border = 0
+    out_runs, out_numbers = [runs[:0]], [label[:0]]
     if border > 0:
         frame = int(border)
         in_zone = (
@@ -108,6 +121,8 @@ def find_objects(
         touched = np.bincount(label, weights=in_zone, minlength=n_detected) > 0
         n_border = int(touched.sum())
         kept = ~touched[label]
+        out_runs.append(runs[~kept])
+        out_numbers.append(np.cumsum(touched, dtype=np.int64)[label[~kept]])
         runs, size, label = runs[kept], size[kept], label[kept]
     # Legacy: the size rule and the polygons know 4-connected parts only.
     diagonal = connectivity == 8
@@ -116,7 +131,12 @@ def find_objects(
     small = pixels < min_pixels
     kept = ~small[label]
     number = np.cumsum(~small)[label[kept]].astype(np.int64)
-    return Found(runs[kept], number, n_detected, n_border, int(small.sum()))
+    out_runs.append(runs[~kept])
+    out_numbers.append(n_border + np.cumsum(small, dtype=np.int64)[label[~kept]])
+    removed = np.concatenate(out_numbers).astype(np.int64) + int((~small).sum())
+    return Found(
+        runs[kept], number, n_detected, n_border, int(small.sum()), np.concatenate(out_runs), removed
+    )
 
 
 def paint(found: Found, top: int, left: int, height: int, width: int) -> NDArray[np.int32]:
@@ -172,7 +192,8 @@ def label_objects(
     ----------
     prob : xarray.DataArray
         Probability 0 to 1, floating point, NaN where invalid, dims ``(y, x)``, with a ``spatial_ref``
-        coordinate; any chunks, or in memory.
+        coordinate; any chunks, or in memory. Or the raster that a run stored: uint8 per cent, 255 where invalid. At the
+        run's threshold it gives the run's objects.
     threshold : float
         Smallest probability of an object's pixel.
     border : float
@@ -216,6 +237,7 @@ def label_objects(
     (1, 2, 1)
     """
     geobox = check_grid(prob, "prob")
+    prob = from_stored(prob)
     if not np.issubdtype(prob.dtype, np.floating):
         raise ObjectError(
             f"prob is {prob.dtype}, but probabilities are floating point 0 to 1 with NaN where invalid; "
@@ -268,6 +290,32 @@ def label_objects(
         "connectivity": str(connectivity),
     }
     return out
+
+
+def _stored_block(percent: NDArray[np.uint8]) -> NDArray[np.float32]:
+    strange = percent[(percent > 100) & (percent != NO_DATA)]
+    if strange.size:
+        raise ObjectError(
+            f"prob holds {int(strange[0])}, but a stored probability is 0 to 100 %, or {NO_DATA}"
+        )
+    return to_probability(percent)
+
+
+def from_stored(prob: xr.DataArray) -> xr.DataArray:
+    """Probability of a raster that was stored in per cent; any other array as it is."""
+    if prob.dtype != np.uint8:
+        return prob
+    stated = prob.attrs.get("_FillValue", prob.attrs.get("nodata", prob.encoding.get("_FillValue")))
+    if stated != NO_DATA:
+        raise ObjectError(
+            f"prob is uint8 with the no-data value {stated}, and a stored probability has {NO_DATA}; open its file "
+            "with rioxarray.open_rasterio, which keeps that value, or divide a 0 to 100 raster by 100 and set its "
+            "no-data value to NaN first"
+        )
+    data = da.map_blocks(_stored_block, as_dask(prob), dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    out = prob.copy(data=data)
+    out.attrs = {key: value for key, value in prob.attrs.items() if key not in ("_FillValue", "nodata")}
+    return out.assign_attrs(units="1")
 
 
 def check_grid(array: xr.DataArray, name: str) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from darts_xr.errors import CRSError, GridMismatchError, ObjectError
 from darts_xr.globe import cut_at_180
 from darts_xr.graph.layers import Tasks, as_dask, blocks, compute_together, extend
-from darts_xr.objects.label import COUNTS, FOUND, LABELS, RUNS, Candidates, Found, check_grid
+from darts_xr.objects.label import COUNTS, FOUND, LABELS, RUNS, Candidates, Found, check_grid, from_stored
 from darts_xr.objects.outline import outlines
 from darts_xr.objects.runs import Numbers, Pixels, join_runs, number_runs
 
@@ -39,20 +39,25 @@ def read_pixels(
     return Pixels(runs, numbers, values)
 
 
-def number_pixels(candidates: Candidates, found: Found) -> Pixels:
-    """Pick the candidates of one chunk that belong to an object, with its number."""
+def number_pixels(candidates: Candidates, found: Found, removed: bool) -> Pixels:
+    """Pick the candidates of one chunk that belong to an object, with its number; also those of removed ones."""
     pixels = candidates.pixels
-    if len(found.runs) == 0 or len(pixels.runs) == 0:
+    runs, numbers = found.runs, found.numbers
+    if removed:
+        runs, numbers = join_runs(
+            np.concatenate([runs, found.removed_runs]), np.concatenate([numbers, found.removed_numbers])
+        )
+    if len(runs) == 0 or len(pixels.runs) == 0:
         return Pixels(pixels.runs[:0], pixels.numbers[:0], pixels.values[:0])
     # A chunk's run lies wholly inside one run of the scene, if its object was kept at all.
-    stride = int(max(found.runs[:, 2].max(), pixels.runs[:, 2].max())) + 1
-    starts = found.runs[:, 0].astype(np.int64) * stride + found.runs[:, 1]
-    stops = found.runs[:, 0].astype(np.int64) * stride + found.runs[:, 2]
+    stride = int(max(runs[:, 2].max(), pixels.runs[:, 2].max())) + 1
+    starts = runs[:, 0].astype(np.int64) * stride + runs[:, 1]
+    stops = runs[:, 0].astype(np.int64) * stride + runs[:, 2]
     here = pixels.runs[:, 0].astype(np.int64) * stride + pixels.runs[:, 1]
     at = np.maximum(np.searchsorted(starts, here, side="right") - 1, 0)
     kept = (starts[at] <= here) & (here < stops[at])
     length = pixels.runs[:, 2] - pixels.runs[:, 1]
-    return Pixels(pixels.runs[kept], found.numbers[at[kept]], pixels.values[np.repeat(kept, length)])
+    return Pixels(pixels.runs[kept], numbers[at[kept]], pixels.values[np.repeat(kept, length)])
 
 
 def statistics(numbers: Numbers, values: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
@@ -89,20 +94,27 @@ def statistics(numbers: Numbers, values: NDArray[np.float32]) -> dict[str, NDArr
 # --- Dask wiring -------------------------------------------------------------------------------------------
 
 
-def _pixel_tasks(labels: xr.DataArray, prob: xr.DataArray | None) -> tuple[HighLevelGraph, str]:
+def _pixel_tasks(
+    labels: xr.DataArray, prob: xr.DataArray | None, removed: bool
+) -> tuple[HighLevelGraph, str]:
     """Lay out the tasks that find the numbered pixels of every chunk: graph and name of the layer."""
     data = as_dask(labels)
     source = None if prob is None else as_dask(prob)
     token = data.name.removeprefix(LABELS)
     runs, found = RUNS + token, FOUND + token
-    name = f"object-pixels-{tokenize(data.name, None if source is None else source.name)}"
+    name = f"object-pixels-{tokenize(data.name, None if source is None else source.name, removed)}"
     if source is not None and data.dask.dependencies.get(runs) == {source.name}:
         # The labels come straight from this probability: their candidates already hold all values. Chunks of
         # the probability can go as soon as they are read, and no dense label is ever painted.
         tasks: Tasks = {
-            (name, *block.at): (number_pixels, (runs, *block.at), found) for block in blocks(data)
+            (name, *block.at): (number_pixels, (runs, *block.at), found, removed) for block in blocks(data)
         }
         return extend(data.dask, name, tasks, {runs, found}), name
+    if removed:
+        raise ObjectError(
+            "removed objects are known only to labels of label_objects with the probability that they were made from; "
+            "give that, or leave keep_removed out"
+        )
     graph, needs = data.dask, {data.name}
     if source is not None:
         source = source.rechunk(data.chunks)  # type: ignore[no-untyped-call]
@@ -118,7 +130,11 @@ def _pixel_tasks(labels: xr.DataArray, prob: xr.DataArray | None) -> tuple[HighL
 
 
 def vectorize(
-    labels: xr.DataArray, prob: xr.DataArray | None = None, *, crs: Any = "EPSG:4326"
+    labels: xr.DataArray,
+    prob: xr.DataArray | None = None,
+    *,
+    crs: Any = "EPSG:4326",
+    keep_removed: bool = False,
 ) -> gpd.GeoDataFrame:
     """Polygons of numbered objects, with statistics of the probability over exactly their pixels.
 
@@ -135,6 +151,10 @@ def vectorize(
     crs : optional
         CRS of the geometry; ``None`` keeps the pixel edges in the scene's own CRS, exactly. In longitude and
         latitude, polygons across the antimeridian are split there.
+    keep_removed : bool
+        Also give the objects that :func:`label_objects` removed, after the others, with the reason ("border" or
+        "small") in the column ``removed_by`` ("" for kept ones), which filters go on with and :func:`darts_xr.level1`
+        heeds.
 
     Returns
     -------
@@ -152,7 +172,8 @@ def vectorize(
     GridMismatchError
         If ``labels`` and ``prob`` are on different pixel grids.
     ObjectError
-        If ``labels`` are not integers from 0 on, or ``prob`` is negative or NaN under an object.
+        If ``labels`` are not integers from 0 on, ``prob`` is negative or NaN under an object, or removed objects are
+        asked for of other labels than those of :func:`label_objects` on ``prob``.
 
     Examples
     --------
@@ -171,6 +192,7 @@ def vectorize(
     geobox = check_grid(labels, "labels")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ObjectError(f"labels are {labels.dtype}, but object numbers are integers with 0 for none")
+    prob = None if prob is None else from_stored(prob)
     if prob is not None and check_grid(prob, "prob") != geobox:
         raise GridMismatchError(
             f"labels {geobox!r} and prob {prob.odc.geobox!r} are not on one pixel grid; "
@@ -178,7 +200,7 @@ def vectorize(
         )
     counted = all(name in labels.coords for name in COUNTS)
     counts = [as_dask(labels.coords[name].variable) for name in COUNTS] if counted else []
-    chunks, counts = compute_together(*_pixel_tasks(labels, prob), counts)
+    chunks, counts = compute_together(*_pixel_tasks(labels, prob, keep_removed), counts)
 
     numbers = np.concatenate([b.numbers for b in chunks])
     if (numbers < 0).any():
@@ -204,6 +226,9 @@ def vectorize(
     if counted:
         detected, border, small = (int(count) for count in counts)
         feats.attrs |= {"n_detected": detected, "removed": {"border": border, "small": small}}
+    if keep_removed:
+        kept = int(found.max(initial=0)) - border - small
+        feats["removed_by"] = np.select([found <= kept, found <= kept + border], ["", "border"], "small")
     return feats if crs is None else to_crs(feats, crs)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dask.array as da
@@ -14,21 +15,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.errors import ProductError
+from darts_xr.percent import NO_DATA, to_percent
 from darts_xr.products.files import write_product
-
-NO_DATA = 255
-
-
-def _percent_block(probability: NDArray[np.floating]) -> NDArray[np.uint8]:
-    percent = np.rint(probability * 100)
-    return np.where(np.isnan(percent), NO_DATA, percent).astype(np.uint8)
 
 
 def _binary_block(objects: NDArray[np.integer], probability: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.where(np.isnan(probability), NO_DATA, objects > 0).astype(np.uint8)
 
 
-def _blockwise(kernel: object, *arrays: xr.DataArray) -> da.Array | NDArray[np.uint8]:
+def _blockwise(
+    kernel: Callable[..., NDArray[np.uint8]], *arrays: xr.DataArray
+) -> da.Array | NDArray[np.uint8]:
     if any(isinstance(array.data, da.Array) for array in arrays):
         return da.map_blocks(
             kernel,
@@ -36,23 +33,28 @@ def _blockwise(kernel: object, *arrays: xr.DataArray) -> da.Array | NDArray[np.u
             dtype=np.uint8,
             meta=np.empty((0, 0), np.uint8),
         )
-    return kernel(*(array.values for array in arrays))  # type: ignore[operator, no-any-return]
+    return kernel(*(array.values for array in arrays))
 
 
-def probability_percent(probability: xr.DataArray) -> xr.DataArray:
-    """Express probability in whole per cent.
+def probability_percent(probability: xr.DataArray, *, threshold: float = 0.5) -> xr.DataArray:
+    """Express probability in whole per cent, each pixel on the side of the threshold that it was on.
 
     Parameters
     ----------
     probability : xarray.DataArray
         (y, x) float, 0 to 1, NaN where masked.
+    threshold : float
+        The threshold of the objects. Values are rounded to the nearest per cent, but not across it: 0.4962 becomes 49
+        at a threshold of 0.5, so that the pixels of 50 % and more are those that the rule takes. At other thresholds
+        the stored numbers are rounded ones.
 
     Returns
     -------
     xarray.DataArray
         (y, x) uint8, 0 to 100, 255 where masked; lazy when the input is.
+        :func:`darts_xr.label_objects` takes it, also as read back from its file.
     """
-    data = _blockwise(_percent_block, probability)
+    data = _blockwise(functools.partial(to_percent, threshold=threshold), probability)
     attrs = {**probability.attrs, "units": "percent", "nodata": NO_DATA}
     return xr.DataArray(
         data, dims=probability.dims, coords=probability.coords, name="probability", attrs=attrs

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import geohash
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
@@ -27,6 +29,25 @@ def area_columns(frame: gpd.GeoDataFrame) -> dict[str, NDArray[Any]]:
 def geohashes(shapes: NDArray[np.object_]) -> list[str]:
     """Geohash of 12 characters of each centroid."""
     return [geohash.encode(lat, lon, 12) for lon, lat in centroids(shapes).tolist()]
+
+
+def stable_ids(
+    owners: Sequence[str], places: Sequence[str], shapes: NDArray[np.object_]
+) -> NDArray[np.int64]:
+    """Numbers that features keep whatever other features there are: made from the owner's name and the place alone.
+
+    Of 53 bits, which all readers of numbers hold exactly. Features of one owner whose centroids have one geohash, such
+    as a slump inside a ring, are told apart by the order of their outlines.
+    """
+    keys = np.array([f"{owner}:{place}" for owner, place in zip(owners, places, strict=True)], object)
+    again = np.flatnonzero(pd.Series(keys).duplicated(keep=False))
+    if again.size:
+        ties = pd.DataFrame({"key": keys[again], "wkb": shapely.to_wkb(shapes[again], hex=True)})
+        order = ties.sort_values(["key", "wkb"], kind="stable")
+        rank = order.groupby("key").cumcount().sort_index().to_numpy()
+        keys[again] = [f"{key}:{n}" for key, n in zip(ties["key"], rank, strict=True)]
+    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    return np.array([1 + (int.from_bytes(d[:8], "big") >> 11) for d in digests], np.int64)
 
 
 def valid_polygons(frame: gpd.GeoDataFrame, name: Callable[[int], str]) -> tuple[gpd.GeoDataFrame, list[str]]:

@@ -11,11 +11,12 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from darts_xr.errors import ProductError
 from darts_xr.globe import require_crs
 from darts_xr.objects.polygons import STATISTICS
-from darts_xr.products.geometry import area_columns, geohashes, valid_polygons
+from darts_xr.products.geometry import area_columns, geohashes, stable_ids, valid_polygons
 
 VERSION_COLUMNS = (
     "DARTS_dataset_version",
@@ -28,6 +29,10 @@ LEVEL1_COLUMNS = (
     "id", "id_geohash", "date", "year", "area_m2", "area_ha", "area_km2", "image_source", "image_id",
     *STATISTICS, *VERSION_COLUMNS, "geometry",
 )  # fmt: skip
+
+#: What the features are, and of what a level's features are.
+INFORMATION, LEVEL1_INFORMATION = "RTS footprint", "individual image (level1)"
+LEVEL2_INFORMATION = "annually aggregated (level2)"
 
 _SOURCES = {"planetscope": "PlanetScope"}
 _DATES = (
@@ -92,7 +97,8 @@ def level1(
     dataset_version : str
         Text of ``DARTS_dataset_version``.
     model_version : str, optional
-        Text of ``DARTS_AI_model_version``; by default the attribute ``ensemble`` that a prediction carries.
+        Text of ``DARTS_AI_model_version``; by default the attribute ``model_version`` that a prediction carries: names
+        and digests of the checkpoints.
     threshold : str, optional
         Text of ``DARTS_AI_model_threshold``; by default the attribute ``threshold`` that labels carry.
     image_source : str, optional
@@ -142,7 +148,8 @@ def level1(
         if attrs.get("synthetic"):
             image_source += " (synthetic)"
     if model_version is None:
-        model_version = str(feats.attrs.get("ensemble", attrs.get("ensemble", "unknown")))
+        known = {**attrs, **feats.attrs}
+        model_version = str(known.get("model_version", known.get("ensemble", "unknown")))
     if threshold is None:
         threshold = str(feats.attrs.get("threshold", attrs.get("threshold", "unknown")))
     n = len(feats)
@@ -155,9 +162,7 @@ def level1(
         "image_source": _text([image_source] * n),
         "image_id": _text([image_id] * n),
         **{name: feats[name].to_numpy(np.float64) for name in STATISTICS},
-        **version_columns(
-            "individual image (level1)", "level1", n, dataset_version, model_version, threshold
-        ),
+        **version_columns(LEVEL1_INFORMATION, "level1", n, dataset_version, model_version, threshold),
     }
     out = gpd.GeoDataFrame(columns, geometry=feats.geometry.to_numpy(), crs="EPSG:4326")
     out.attrs = {**feats.attrs, "repaired": repaired}
@@ -165,7 +170,7 @@ def level1(
 
 
 def merge_level1(frames: Iterable[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
-    """Level 1 of many images as one frame with running ids.
+    """Level 1 of many images as one frame, each row with an id that it keeps.
 
     Parameters
     ----------
@@ -175,8 +180,9 @@ def merge_level1(frames: Iterable[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     Returns
     -------
     geopandas.GeoDataFrame
-        All rows, sorted by date, image and their id there, whatever the order of the frames; ``id`` runs from
-        1 anew. ``attrs["removed"]`` and ``attrs["repaired"]`` are summed up.
+        All rows, sorted by date, image and geohash, whatever the order of the frames. ``id`` is made from image and
+        place alone, so that it is unique and stays when images are added or removed. ``attrs["removed"]`` and
+        ``attrs["repaired"]`` are summed up.
 
     Raises
     ------
@@ -201,9 +207,48 @@ def merge_level1(frames: Iterable[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     out = pd.concat([frame[list(LEVEL1_COLUMNS)] for frame in filled], ignore_index=True)
     check_ids(out)
-    out = out.sort_values(["date", "image_id", "id"], kind="stable", ignore_index=True)
-    out["id"] = np.arange(1, len(out) + 1, dtype=np.int64)
+    ids = row_ids(out)
+    if len(np.unique(ids)) < len(ids):
+        raise ProductError(
+            "two Level 1 rows of different places got one id by chance, which is very rare; "
+            "aggregate fewer years at a time"
+        )
+    out["id"] = ids
+    out = out.sort_values(["date", "image_id", "id_geohash", "id"], kind="stable", ignore_index=True)
     out.attrs = {"removed": removed, "repaired": sorted(repaired)}
+    return out
+
+
+def row_ids(level1: gpd.GeoDataFrame) -> NDArray[np.int64]:
+    """Ids of Level 1 rows that depend on image and place alone."""
+    return stable_ids(level1["image_id"].tolist(), level1["id_geohash"].tolist(), level1.geometry.to_numpy())
+
+
+def describe_dataset(level1: gpd.GeoDataFrame, *, version: str, information: str) -> gpd.GeoDataFrame:
+    """Level 1 with the texts of one data set.
+
+    Parameters
+    ----------
+    level1 : geopandas.GeoDataFrame
+        Level 1; not changed.
+    version : str
+        Text of ``DARTS_dataset_version``, such as ``v1.2``.
+    information : str
+        What the features are, the part of ``DARTS_dataset_information`` before the dash.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        The same rows; Level 2 of them takes both texts over.
+
+    Examples
+    --------
+    >>> describe_dataset(empty_level1(), version="v1.2", information="RTS footprint").shape[0]
+    0
+    """
+    columns = version_columns(LEVEL1_INFORMATION, "level1", len(level1), version, "", "", information)
+    out = level1.assign(**{name: columns[name] for name in VERSION_COLUMNS[:2]})
+    out.attrs = dict(level1.attrs)
     return out
 
 
@@ -243,10 +288,10 @@ def require(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
 
 
 def version_columns(
-    information: str, level: str, n: int, dataset: str, model: str, threshold: str
+    kind: str, level: str, n: int, dataset: str, model: str, threshold: str, information: str = INFORMATION
 ) -> dict[str, Any]:
     """Make the five DARTS_ columns."""
-    texts = (dataset, f"RTS footprint - {information}", level, model, threshold)
+    texts = (dataset, f"{information} - {kind}", level, model, threshold)
     return {name: _text([text] * n) for name, text in zip(VERSION_COLUMNS, texts, strict=True)}
 
 

@@ -15,7 +15,16 @@ from darts_xr.errors import ProductError
 from darts_xr.globe import require_crs
 from darts_xr.objects.runs import components
 from darts_xr.products.geometry import area_columns, geohashes, valid_polygons
-from darts_xr.products.level_one import VERSION_COLUMNS, check_ids, image_date, require
+from darts_xr.products.level_one import (
+    INFORMATION,
+    LEVEL1_INFORMATION,
+    LEVEL2_INFORMATION,
+    VERSION_COLUMNS,
+    check_ids,
+    image_date,
+    require,
+    row_ids,
+)
 
 LEVEL2_COLUMNS = (
     "id", "id_geohash", "year", "area_m2", "area_ha", "area_km2", "image_source", "n_features_level1",
@@ -26,6 +35,10 @@ _NEEDED = (
     "id", "id_geohash", "date", "year", "image_source", "image_id", "pval_mean", "pval_max",
     "DARTS_dataset_version", "DARTS_AI_model_version", "DARTS_AI_model_threshold", "geometry",
 )  # fmt: skip
+
+# A straight edge of 30 m on the map bends by 0.05 mm in longitude and latitude, one of 100 m by 0.5 mm: polygons of one
+# pixel grid that share an edge overlap, or gape, by less than this. A pixel has 9 m².
+_SLIVER = 0.1  # m²
 
 # --- array kernels -----------------------------------------------------------------------------------------
 
@@ -43,8 +56,17 @@ def overlap_groups(
         meet = shapely.intersects(shapes[left], shapes[right])
     else:
         meet = shapely.relate_pattern(shapes[left], shapes[right], "T********")
+        meet[meet] = ~_only_slivers(shapes[left[meet]], shapes[right[meet]])
     left, right = left[meet], right[meet]
     return components(len(shapes), left, right)
+
+
+def _only_slivers(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which pairs share no more area than two pixel edges that were projected with other vertices do."""
+    shared = shapely.area(shapely.intersection(first, second))  # square degrees
+    south, north = shapely.bounds(first)[:, 1], shapely.bounds(first)[:, 3]
+    metres = 111_320.0**2 * np.cos(np.radians((south + north) / 2))
+    return np.asarray(shared * metres < _SLIVER)
 
 
 def union_by_group(shapes: NDArray[np.object_], group: NDArray[np.int64]) -> NDArray[np.object_]:
@@ -74,7 +96,8 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
 
     Columns, types and texts are those of Nitze et al. 2025 (Sci. Data 12:1512), Table 6. Every Level 1 row
     is a member of exactly one feature of its year. A polygon that overlaps no other keeps its geometry
-    untouched. The result does not depend on the order of the rows.
+    untouched. The result does not depend on the order of the rows. The paper unites "overlapping" polygons: two that
+    share only an edge or a corner are two features, also where their projected edges overlap by a hair.
 
     Parameters
     ----------
@@ -87,9 +110,10 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     Returns
     -------
     geopandas.GeoDataFrame
-        One row per feature, EPSG:4326, sorted by year and geohash: ``id`` (int64, from 1), ``id_geohash``,
+        One row per feature, EPSG:4326, sorted by year and geohash: ``id`` (int64, that of its earliest member in a
+        merged Level 1, so that later images leave it as it is), ``id_geohash``,
         ``year`` (int64), ``area_m2`` (int64), ``area_ha``, ``area_km2``, ``image_source``,
-        ``n_features_level1`` (int64), ``id_geohash_level1`` (members' geohashes, sorted, comma-separated),
+        ``n_features_level1`` (int64), ``id_geohash_level1`` (members' geohashes, sorted, comma-separated, each once),
         ``earliest_date``, ``latest_date``, ``n_unique_dates`` (int64), ``pval_mean_of_mean_level1``,
         ``pval_mean_of_max_level1`` (float64), five ``DARTS_`` columns, ``geometry``. ``attrs["repaired"]``
         lists geometries that were invalid.
@@ -130,26 +154,27 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     n = len(shapes)
     count = np.bincount(group, minlength=n)
     columns: dict[str, Any] = {
+        "id": _first_ids(rows, group, n),
         "id_geohash": geohashes(shapes),
         "year": members["year"].first().to_numpy(np.int64),
         **area_columns(gpd.GeoSeries(shapes, crs="EPSG:4326")),
         "image_source": _joined(rows["image_source"], group, n),
         "n_features_level1": count,
-        "id_geohash_level1": _joined(rows["id_geohash"], group, n, repeats=True),
+        "id_geohash_level1": _joined(rows["id_geohash"], group, n),
         "earliest_date": days[members["day"].min().to_numpy()].tolist(),
         "latest_date": days[members["day"].max().to_numpy()].tolist(),
         "n_unique_dates": members["day"].nunique().to_numpy(np.int64),
         "pval_mean_of_mean_level1": np.bincount(group, rows["pval_mean"], n) / count,
         "pval_mean_of_max_level1": np.bincount(group, rows["pval_max"], n) / count,
         "DARTS_dataset_version": _joined(rows["DARTS_dataset_version"], group, n),
-        "DARTS_dataset_information": ["RTS footprint - annually aggregated (level2)"] * n,
+        "DARTS_dataset_information": _joined(_information(rows), group, n),
         "DARTS_processing_level": ["level2"] * n,
         "DARTS_AI_model_version": _joined(rows["DARTS_AI_model_version"], group, n),
         "DARTS_AI_model_threshold": _joined(rows["DARTS_AI_model_threshold"], group, n),
     }
     texts = {name: pd.array(v, dtype="str") for name, v in columns.items() if _is_text(v)}
     out = gpd.GeoDataFrame({**columns, **texts}, geometry=shapes, crs="EPSG:4326")
-    out = _numbered(out)
+    out = _ordered(out)
     out.attrs = {"repaired": [*level1.attrs.get("repaired", []), *repaired], "touching": touching}
     return out
 
@@ -179,7 +204,7 @@ def update_level2(
     Returns
     -------
     geopandas.GeoDataFrame
-        As of :func:`level2`; ``id`` runs from 1 anew.
+        As of :func:`level2`.
 
     Raises
     ------
@@ -209,9 +234,7 @@ def update_level2(
     points = shapely.point_on_surface(sound.geometry.to_numpy())
     member = _same_year(points, level1["year"], shapes[touched], previous["year"][touched], "within")
     rows = gpd.GeoDataFrame(pd.concat([level1[member], new], ignore_index=True), crs=level1.crs)
-    out = _numbered(
-        pd.concat([previous[~touched].drop(columns="id"), level2(rows, touching=touching).drop(columns="id")])
-    )
+    out = _ordered(pd.concat([previous[~touched], level2(rows, touching=touching)]))
     out.attrs = {"repaired": [*previous.attrs.get("repaired", []), *repaired], "touching": touching}
     return out
 
@@ -226,14 +249,32 @@ def _same_year(
     return hit
 
 
-def _numbered(features: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Sort features, number them from 1 and put the columns in order."""
+def _ordered(features: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Sort features and put the columns in order."""
     out = features.sort_values(
         ["year", "id_geohash", "id_geohash_level1", "earliest_date", "area_m2"],
         kind="stable", ignore_index=True,
     )  # fmt: skip
-    out["id"] = np.arange(1, len(out) + 1, dtype=np.int64)
     return out[list(LEVEL2_COLUMNS)]
+
+
+def _first_ids(rows: gpd.GeoDataFrame, group: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Id of each group's earliest row."""
+    ids = row_ids(rows)
+    order = np.lexsort(
+        (ids, pd.factorize(rows["image_id"], sort=True)[0], pd.factorize(rows["date"], sort=True)[0])
+    )
+    first = np.empty(n, np.int64)
+    first[group[order[::-1]]] = ids[order[::-1]]  # the last one written is the earliest
+    return first
+
+
+def _information(rows: gpd.GeoDataFrame) -> pd.Series[str]:
+    """Text on the data set for Level 2, from that of Level 1."""
+    if "DARTS_dataset_information" not in rows:
+        return pd.Series([f"{INFORMATION} - {LEVEL2_INFORMATION}"] * len(rows), dtype="str")
+    named = rows["DARTS_dataset_information"].str.removesuffix(f" - {LEVEL1_INFORMATION}")
+    return named + f" - {LEVEL2_INFORMATION}"
 
 
 def _row_name(level1: gpd.GeoDataFrame) -> Callable[[int], str]:
@@ -244,16 +285,15 @@ def _is_text(values: Any) -> bool:
     return isinstance(values, list) or values.dtype.kind not in "if"
 
 
-def _joined(values: pd.Series[str], group: NDArray[np.int64], n: int, repeats: bool = False) -> list[str]:
-    """Each group's texts, sorted, comma-separated without blanks; each text once unless ``repeats``."""
+def _joined(values: pd.Series[str], group: NDArray[np.int64], n: int) -> list[str]:
+    """Each group's texts, sorted, comma-separated without blanks, each once."""
     code, unique = pd.factorize(values, sort=True)
-    if len(unique) == 1 and not repeats:
+    if len(unique) == 1:
         return [str(unique[0])] * n
     order = np.lexsort((code, group))
     code, group = code[order], group[order]
-    if not repeats:
-        first = np.append(True, (code[1:] != code[:-1]) | (group[1:] != group[:-1]))[: len(code)]
-        code, group = code[first], group[first]
+    first = np.append(True, (code[1:] != code[:-1]) | (group[1:] != group[:-1]))[: len(code)]
+    code, group = code[first], group[first]
     texts = unique[code].tolist()
     ends = np.cumsum(np.bincount(group, minlength=n)).tolist()
     return [",".join(texts[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)] if n else []

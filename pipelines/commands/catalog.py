@@ -20,13 +20,18 @@ from pipelines.console import show_table
     help="A .json catalogue or a .parquet table.",
 )
 @click.option("--masks-only", is_flag=True, help="Also take scenes that have a mask but no image.")
+@click.option("--checksums", is_flag=True, help="State the SHA-256 of every file; detect compares it.")
 @verb
-def command(folder: Path, out: Path, masks_only: bool, as_json: bool) -> None:
+def command(folder: Path, out: Path, masks_only: bool, checksums: bool, as_json: bool) -> None:
     """Build a STAC catalogue from a folder of Planet deliveries."""
-    from darts_xr.catalog import write_catalog, write_stac_geoparquet
+    import pystac
+
+    from darts_xr.catalog import add_checksums, write_catalog, write_stac_geoparquet
     from darts_xr.planet import planet_items
 
     items = planet_items(folder, require_image=not masks_only)
+    if checksums:
+        items = pystac.ItemCollection(add_checksums(items), clone_items=False)
     if out.suffix == ".parquet":
         path = write_stac_geoparquet(items, out)
     else:

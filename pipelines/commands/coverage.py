@@ -11,13 +11,16 @@ from pipelines.console import show_table
 @click.command()
 @click.argument("run")
 @click.option("--years", default=None, help="Such as 2021-2023.")
+@click.option("--intersect-years", default=None, help="Years of the area that is covered in each.")
 @click.option("--name", default="darts_xr", show_default=True)
 @verb
-def command(run: str, years: str | None, name: str, as_json: bool) -> None:
+def command(run: str, years: str | None, intersect_years: str | None, name: str, as_json: bool) -> None:
     """Write only the coverage files of RUN."""
     from pipelines.aggregation import coverage as run_coverage
 
-    products = run_coverage(run, years=parse_years(years), name=name)
+    products = run_coverage(
+        run, years=parse_years(years), intersect_years=parse_years(intersect_years), name=name
+    )
     areas = {level: round(float(frame["area_km2"].sum()), 3) for level, frame in products.coverage.items()}
     if not as_json:
         show_table("Coverage", ["level", "km²"], list(areas.items()))

@@ -35,11 +35,26 @@ from pipelines.commands.common import PATH, finish, verb
 @click.option("--threshold", default=0.5, show_default=True, help="Least probability of an object's pixels.")
 @click.option("--border", default=10, show_default=True, help="Border zone, pixels.")
 @click.option("--min-pixels", default=32, show_default=True, help="Smallest object, pixels.")
+@click.option("--max-water", default=0.2, show_default=True, help="Largest share of water in an object.")
+@click.option(
+    "--connectivity",
+    type=click.Choice(["8", "4", "legacy"]),
+    default="8",
+    show_default=True,
+    help="Pixels that meet at a corner are one object (8) or not (4); legacy: 8 at borders, 4 for sizes.",
+)
 @click.option(
     "--mask-rule", default=None, help="Rule of the valid mask; by default that of the mask at hand."
 )
 @click.option("--only", multiple=True, help="Only the scene of this id; repeat for more.")
 @click.option("--retry-failed", is_flag=True, help="Do scenes again that failed before.")
+@click.option("--verify", is_flag=True, help="Read the files of finished scenes; do damaged ones again.")
+@click.option("--prune", is_flag=True, help="Remove scenes from the folder that are not in SOURCE.")
+@click.option(
+    "--checksums",
+    is_flag=True,
+    help="Know all input files by their content, where times cannot be relied on.",
+)
 @click.option("--max-failures", type=int, help="Give up when more scenes than this have failed.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--members", is_flag=True, help="Also write what each network found alone.")
@@ -57,22 +72,34 @@ def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **op
     from pipelines.flow import Limits
 
     settings, only = _settings(options), options["only"] or None
-    limits = Limits(max_failures=options["max_failures"], retry_failed=options["retry_failed"])
+    limits = Limits(
+        max_failures=options["max_failures"], retry_failed=options["retry_failed"], verify=options["verify"]
+    )
     if dry_run:
         _show_plan(plan(source, settings, only=only, limits=limits), as_json)
         return
+    from pipelines.cautions import cautions
     from pipelines.console import notes, show_scenes, steps
 
     try:
         with _workers(cluster) as client, steps() as bar:
-            run = detect(source, settings, only=only, limits=limits, client=client, on_scene=bar.scene)
+            run = detect(
+                source, settings, only=only, limits=limits, prune=options["prune"], client=client,
+                on_scene=bar.scene,
+            )  # fmt: skip
     except KeyboardInterrupt:
         notes.print(f"Stopped. The same command goes on from {settings.out}.", highlight=False)
         os._exit(130)  # not waiting for threads that are amid a scene
+    warned = cautions(run.done)
     if not as_json:
         show_scenes(run.scenes)
+    for caution in warned:
+        notes.print(f"[bold red]{caution}[/]", highlight=False)
     state = run.record["state"]
-    summary = {"run": settings.out, "state": state, "counts": run.record["counts"], "failed": run.failed}
+    summary = {
+        "run": settings.out, "state": state, "counts": run.record["counts"], "failed": run.failed,
+        "left_out": run.left_out, "cautions": warned,
+    }  # fmt: skip
     finish(summary, as_json, settings.out)
     if state == "interrupted":
         notes.print("Interrupted: the same command goes on.")
@@ -86,7 +113,9 @@ def _settings(options: dict[str, Any]) -> Any:
     import darts_xr as dx
     from pipelines.settings import Rules, Settings
 
-    rules = {name: options[name] for name in ("threshold", "border", "min_pixels", "mask_rule")}
+    rules = {name: options[name] for name in ("threshold", "border", "min_pixels", "max_water", "mask_rule")}
+    connectivity = options["connectivity"]
+    rules["connectivity"] = connectivity if connectivity == "legacy" else int(connectivity)
     return Settings(
         out=options["out"],
         models=dx.load_ensemble(
@@ -97,6 +126,7 @@ def _settings(options: dict[str, Any]) -> Any:
         infrastructure=options["infrastructure"],
         rules=Rules(**rules),
         members=options["members"],
+        checksums=options["checksums"],
     )
 
 

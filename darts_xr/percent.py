@@ -1,0 +1,48 @@
+"""Probability as it is stored, in whole per cent, so that the stored number and the rule agree at the threshold.
+
+Rounding alone lifts 0.4962 to 50 %: a threshold of 0.5 would find pixels in the file that the run did not find. So
+values are rounded to the nearest per cent, but never across the threshold: what reaches it is stored as a per cent that
+reaches it, what does not as one that does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Stored where nothing was seen.
+NO_DATA = 255
+
+_LEVELS = np.arange(101, dtype=np.float32) / np.float32(100)
+
+
+def least_percent(threshold: float) -> int:
+    """Least whole per cent that reaches a threshold (0 to 1); 101 where none does."""
+    return int(np.count_nonzero(~(threshold <= _LEVELS)))
+
+
+def to_percent(probability: NDArray[np.floating], threshold: float) -> NDArray[np.uint8]:
+    """Turn probability 0 to 1 into uint8 per cent, no-data where NaN; each stays on its side of the threshold.
+
+    Examples
+    --------
+    >>> to_percent(np.array([0.004, 0.4962, 0.5, np.nan], "float32"), 0.5)
+    array([  0,  49,  50, 255], dtype=uint8)
+    """
+    cut = least_percent(threshold)
+    nearest = np.rint(probability * 100)
+    sided = np.where(probability >= threshold, np.maximum(nearest, cut), np.minimum(nearest, cut - 1))
+    return np.where(np.isnan(probability), NO_DATA, np.clip(sided, 0, 100)).astype(np.uint8)
+
+
+def to_probability(percent: NDArray[Any]) -> NDArray[np.float32]:
+    """Turn stored per cent into float32 probability 0 to 1, NaN where there are no data.
+
+    Examples
+    --------
+    >>> to_probability(np.array([0, 50, 255], "uint8"))
+    array([0. , 0.5, nan], dtype=float32)
+    """
+    return np.where(percent == NO_DATA, np.float32(np.nan), percent.astype(np.float32) / np.float32(100))

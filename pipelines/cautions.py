@@ -1,0 +1,44 @@
+"""What a reader of a run's results must know before relying on them, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from darts_xr.inference.ensemble import DEMO_CAUTION
+
+#: Share of a scene's valid pixels that a layer must cover for nothing to be said of it.
+COVERED = 0.99
+
+
+def cautions(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines on demo networks, neutral layers and gaps of the auxiliary layers, of finished scenes' records."""
+    found = []
+    total = len(scenes)
+    if demo := sum(bool(scene.get("demo_networks")) for scene in scenes):
+        found.append(f"{demo} of {total} scene(s) are not synthetic: {DEMO_CAUTION}")
+    if neutral := sum("neutral" in str(scene.get("auxiliary", "")) for scene in scenes):
+        found.append(f"neutral layers instead of measured ones in {neutral} of {total} scene(s)")
+    for layer, shares in auxiliary_coverage(scenes).items():
+        if shares["least"] < COVERED:
+            found.append(
+                f"{layer} covers only {shares['least']:.1%} of the valid pixels of one scene, {shares['mean']:.1%} on "
+                "average"
+            )
+    return found
+
+
+def auxiliary_coverage(scenes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Share of valid pixels that each layer covers: the least of all scenes, and the mean."""
+    shares: dict[str, list[float]] = {}
+    for scene in scenes:
+        for layer, share in scene.get("auxiliary_coverage", {}).items():
+            shares.setdefault(layer, []).append(float(share))
+    return {
+        layer: {
+            "least": round(min(values), 4),
+            "mean": round(sum(values) / len(values), 4),
+            "scenes": len(values),
+        }
+        for layer, values in sorted(shares.items())
+    }
