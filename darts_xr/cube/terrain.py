@@ -17,13 +17,13 @@ import dask.array as da
 import numpy as np
 import scipy.fft
 import xarray as xr
-from dask.array.overlap import ensure_minimum_chunksize
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import ODCExtensionDa
 
 from darts_xr.cube.indices import labelled
 from darts_xr.errors import CRSError
+from darts_xr.graph.overlap import map_overlap
 
 Spacing = tuple[float, float]
 
@@ -125,25 +125,11 @@ def _with_halo(dem: Any, halo: tuple[int, int], inside: Callable[[Any], Any]) ->
     """Apply a kernel that eats a halo to a plain or a Dask array; beyond the array's edge all is void."""
     if not isinstance(dem, da.Array):
         return inside(_pad(dem, *halo))
-    # An axis shorter than the halo lends what it has; the rest is padded inside the block.
-    depth = [min(h, n) for h, n in zip(halo, dem.shape[-2:], strict=True)]
-    lacking = [h - d for h, d in zip(halo, depth, strict=True)]
-    chunks = dem.chunks
-    lead = dem.ndim - 2
-    enough = [ensure_minimum_chunksize(max(d, 1), c) for d, c in zip(depth, chunks[lead:], strict=True)]
+    y, x = dem.ndim - 2, dem.ndim - 1
     source = dem if dem.dtype.kind == "f" else dem.astype(np.float64)
-    out = da.map_overlap(
-        lambda block: inside(_pad(block, *lacking)),
-        source.rechunk((*chunks[:lead], *enough)),
-        depth={lead: depth[0], lead + 1: depth[1]},
-        boundary={lead: np.nan, lead + 1: np.nan},
-        trim=False,
-        allow_rechunk=False,
-        dtype=np.float32,
-        chunks=(*chunks[:lead], *enough),
-        meta=np.empty((0,) * dem.ndim, np.float32),
-    )
-    return out.rechunk(chunks)
+    depth = {y: halo[0], x: halo[1]}
+    out = map_overlap(inside, source, depth=depth, boundary=math.nan, trim=False, dtype=np.float32)
+    return out.rechunk(dem.chunks)
 
 
 def pixel_spacing(dem: Any, resolution: float | Spacing | None = None) -> Spacing:

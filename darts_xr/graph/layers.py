@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 from dask.array.optimization import optimize
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, Layer
+from dask.task_spec import List, Task, TaskRef
 
-Tasks = dict[Any, Any]
+Tasks = dict[Any, Task]
 
 
 class Block(NamedTuple):
@@ -42,8 +43,8 @@ def as_dask(array: xr.DataArray | xr.Variable) -> da.Array:
     return da.from_array(array.data, chunks=2048)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def extend(graph: HighLevelGraph, name: str, tasks: Tasks, needs: set[str]) -> HighLevelGraph:
-    """Add a layer of tasks that needs other layers."""
+def extend(graph: HighLevelGraph, name: str, tasks: Tasks | Layer, needs: set[str]) -> HighLevelGraph:
+    """Add a layer, or the tasks of one, that needs other layers."""
     layers: dict[str, Any] = {**graph.layers, name: tasks}
     return HighLevelGraph(layers, {**graph.dependencies, name: needs})
 
@@ -54,15 +55,20 @@ def lazy_array(graph: HighLevelGraph, name: str, chunks: Any, dtype: Any) -> da.
     return da.Array(graph, name, chunks=chunks, meta=meta)  # type: ignore[no-untyped-call]
 
 
+def _gather(layer: list[Any], scalars: list[Any]) -> tuple[list[Any], list[Any]]:
+    return layer, scalars
+
+
 def compute_together(
     graph: HighLevelGraph, name: str, scalars: list[da.Array]
 ) -> tuple[list[Any], list[Any]]:
     """Compute all tasks of the layer ``name`` and some 0-d arrays, in one graph that reads nothing twice."""
     key = f"gather-{name}"
     graph = HighLevelGraph.merge(graph, *(scalar.dask for scalar in scalars))
-    keys = [list(graph.layers[name]), [(scalar.name,) for scalar in scalars]]
-    graph = extend(graph, key, {key: (list, keys)}, {name, *(scalar.name for scalar in scalars)})
+    layer = List(*map(TaskRef, graph.layers[name]))
+    numbers = List(*(TaskRef((scalar.name,)) for scalar in scalars))
+    gather = {key: Task(key, _gather, layer, numbers)}
+    graph = extend(graph, key, gather, {name, *(scalar.name for scalar in scalars)})
     # Arrays' own optimization, which fuses what lies below; a Delayed would leave it in single steps.
     whole = Delayed(key, optimize(graph, [key]))  # type: ignore[no-untyped-call]
-    blocks, numbers = whole.compute()  # type: ignore[no-untyped-call]
-    return blocks, numbers
+    return whole.compute()  # type: ignore[no-any-return,no-untyped-call]

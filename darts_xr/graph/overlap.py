@@ -1,20 +1,36 @@
-"""Blocks with the pixels around them that their neighbours hold.
+"""``map_overlap`` as ``dask.array`` has it, with three tasks a block instead of about fifteen.
 
-As ``dask.array.overlap`` gives, with three tasks a chunk instead of about ten: a neighbour hands over copies of its
-four rims, so that its own pixels can go as soon as it has been worked on, and the halo is joined where it is used.
+A neighbour hands over copies of its four rims, so that its own pixels can go as soon as it has been worked on, and the
+halo is joined in the task that uses it. docs/decisions.md says when Dask's own can take this one's place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask.array.overlap import ensure_minimum_chunksize
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
-from numpy.typing import NDArray
+from dask.task_spec import Task, TaskRef
+from dask.utils import funcname, has_keyword
+from numpy.typing import DTypeLike, NDArray
+
+from darts_xr.graph.layers import Tasks, extend
+
+# For all axes, one for each, or by the number of the axis.
+Depth = int | tuple[int, ...] | dict[int, int]
+Boundary = str | complex | np.generic | None
+Boundaries = Boundary | tuple[Boundary, ...] | dict[int, Boundary]
+Chunks = tuple[tuple[int, ...], ...]
+
+# What NumPy's pad calls them.
+_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge"}
+_AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 
 
 class Rims(NamedTuple):
@@ -26,118 +42,269 @@ class Rims(NamedTuple):
     right: NDArray[Any]
 
 
+class Span(NamedTuple):
+    """One axis of a block with its halo: its length, where the block itself lies, and where pixels are known."""
+
+    length: int
+    inner: slice
+    known: slice
+
+
+@dataclass(frozen=True)
+class Halo:
+    """How many pixels a block gets on each side of y and x, and what stands for those beyond the array."""
+
+    depth: tuple[int, int]
+    boundary: tuple[Any, Any]
+    multiple: int
+
+    def span(self, axis: int, length: int, lent: tuple[bool, bool]) -> Span:
+        """Lay out one axis of a block, given whether there is a neighbour before and behind."""
+        depth, filled = self.depth[axis], self.boundary[axis] != "none"
+        before, behind = (depth if lends or filled else 0 for lends in lent)
+        inner = slice(before, before + length)
+        known = slice(inner.start - depth * lent[0], inner.stop + depth * lent[1])
+        return Span(inner.stop + behind + -length % self.multiple, inner, known)
+
+
+# --- array kernels -----------------------------------------------------------------------------------------
+
+
 def _opaque(block: NDArray[Any]) -> NDArray[Any]:
-    """View records as bytes without a meaning, which NumPy copies 15 times as fast as field by field."""
+    """View a structured array as bytes without a meaning, which NumPy copies 15 times as fast as field by field."""
     return block.view(f"V{block.itemsize}") if block.dtype.names else block
 
 
-def _rims(block: NDArray[Any], margin: int) -> Rims:
+def _rims(block: NDArray[Any], depth: tuple[int, int]) -> Rims:
     block = _opaque(block)
+    (height, width), (dy, dx) = block.shape[-2:], depth
     return Rims(
-        block[:margin].copy(), block[-margin:].copy(), block[:, :margin].copy(), block[:, -margin:].copy()
-    )
+        block[..., :dy, :].copy(), block[..., height - dy :, :].copy(),
+        block[..., :dx].copy(), block[..., width - dx :].copy(),
+    )  # fmt: skip
 
 
-def _join(block: NDArray[Any], around: list[list[Rims | None]], margin: int, multiple: int) -> NDArray[Any]:
-    """Put a block and the rims of its eight neighbours together; None is where the array ends."""
-    (_, above, _), (left, _, right), (_, below, _) = around
-    sides = ((above, below), (left, right))
-    filler = [-length % multiple for length in block.shape]
-    whole = np.empty(
-        [margin + n + margin + more for n, more in zip(block.shape, filler, strict=True)], block.dtype
-    )
-    wide = _opaque(whole)
-    inner = [slice(margin, margin + n) for n in block.shape]
-    rows, cols = ((slice(0, at.start), at, slice(at.stop, at.stop + margin)) for at in inner)
-    wide[rows[1], cols[1]] = _opaque(block)
-    for i, line in enumerate(around):
-        for j, rims in enumerate(line):
-            if rims is not None:
-                part = rims.right if j == 0 else rims.left if j == 2 else rims.bottom if i == 0 else rims.top
-                if i != 1 and j != 1:
-                    part = part[-margin:] if i == 0 else part[:margin]
-                wide[rows[i], cols[j]] = part
-    for axis, (before, after) in enumerate(sides):
-        known = slice(
-            inner[axis].start - (margin if before is not None else 0),
-            inner[axis].stop + (margin if after is not None else 0),
+def _join(
+    block: NDArray[Any], around: Sequence[Rims | None], halo: Halo
+) -> tuple[NDArray[Any], tuple[slice, slice]]:
+    """Put a block and its neighbours' rims together, None where the array ends; and where the block lies in it."""
+    beside = dict(zip(_AROUND, around, strict=True))
+    rows, cols = (
+        halo.span(axis, length, (beside[before] is not None, beside[behind] is not None))
+        for axis, length, before, behind in (
+            (0, block.shape[-2], (-1, 0), (1, 0)),
+            (1, block.shape[-1], (0, -1), (0, 1)),
         )
-        _mirror(wide if axis == 0 else wide.swapaxes(0, 1), known)
-    return whole
+    )
+    dy, dx = halo.depth
+    whole = np.empty_like(block, shape=(*block.shape[:-2], rows.length, cols.length), order="C")
+    wide = _opaque(whole)
+    wide[..., rows.inner, cols.inner] = _opaque(block)
+    for (y, x), rims in beside.items():
+        if rims is not None:
+            part = rims.right if x < 0 else rims.left if x > 0 else rims.bottom if y < 0 else rims.top
+            if y and x:
+                part = part[..., part.shape[-2] - dy :, :] if y < 0 else part[..., :dy, :]
+            wide[..., _side(rows.inner, dy, y), _side(cols.inner, dx, x)] = part
+    for axis, span in ((-2, rows), (-1, cols)):
+        if span.known != slice(0, span.length):
+            _fill(np.moveaxis(wide, axis, 0), span.known, halo.boundary[axis], block)
+    return whole, (rows.inner, cols.inner)
 
 
-def _mirror(array: NDArray[Any], known: slice) -> None:
-    """Fill the rows outside ``known`` with those inside, mirrored at its first and last."""
-    missing = (known.start, len(array) - known.stop)
-    source = np.pad(np.arange(known.start, known.stop), missing, mode="reflect")
-    array[: known.start] = array[source[: known.start]]
-    array[known.stop :] = array[source[known.stop :]]
+def _side(inner: slice, depth: int, way: int) -> slice:
+    """Where a neighbour's rim lies beside the block."""
+    return (inner, slice(inner.stop, inner.stop + depth), slice(inner.start - depth, inner.start))[way]
+
+
+def _fill(array: NDArray[Any], known: slice, boundary: Any, like: NDArray[Any]) -> None:
+    """Fill the first axis outside ``known``, from what is known or with a constant."""
+    if isinstance(boundary, str):
+        missing = (known.start, len(array) - known.stop)
+        source = np.pad(np.arange(known.start, known.stop), missing, mode=_MODES[boundary])  # type: ignore[call-overload]
+        array[: known.start] = array[source[: known.start]]
+        array[known.stop :] = array[source[known.stop :]]
+    else:
+        array[: known.start] = array[known.stop :] = _opaque(np.full_like(like, boundary, shape=(1,)))
 
 
 def _apply(
     block: NDArray[Any],
-    around: list[list[Rims | None]],
-    place: tuple[int, int],
-    *,
-    function: Callable[..., NDArray[Any]],
-    margin: int,
-    multiple: int,
+    block_id: tuple[int, ...] | None,
+    *around: Rims | None,
+    func: Callable[..., NDArray[Any]],
+    halo: Halo,
+    trim: bool,
 ) -> NDArray[Any]:
-    return function(_join(block, around, margin, multiple), place)
+    whole, inner = _join(block, around, halo)
+    result = func(whole) if block_id is None else func(whole, block_id=block_id)
+    return result[..., *inner] if trim else result
 
 
-def map_with_halo(
-    function: Callable[[NDArray[Any], tuple[int, int]], NDArray[Any]],
+# --- Dask wiring -------------------------------------------------------------------------------------------
+
+
+def map_overlap(
+    func: Callable[..., NDArray[Any]],
     array: da.Array,
-    margin: int,
     *,
+    depth: Depth,
+    boundary: Boundaries = None,
+    trim: bool = True,
     multiple: int = 1,
-    leading: tuple[int, ...] = (),
-    meta: NDArray[Any],
+    new_axis: int | Sequence[int] = (),
+    chunks: Chunks | None = None,
+    dtype: DTypeLike | None = None,
+    meta: NDArray[Any] | None = None,
+    **kwargs: Any,
 ) -> da.Array:
-    """Apply a function to each block of a lazy (y, x) array and the ``margin`` pixels around it.
+    """Apply a function to each block of a lazy array and the pixels around it.
+
+    A call means what it means to :func:`dask.array.map_overlap`, and blocks and results are the same, but for this:
+    one array is taken; only its last two axes overlap; what Dask finds out by calling ``func`` is said with ``dtype``
+    or ``meta``; there is no ``"periodic"`` boundary, no depth that differs between the two sides of an axis, no
+    ``drop_axis`` and no ``allow_rechunk=False``; an array may be smaller than ``depth``. ``"mirror"`` and ``multiple``
+    are not in Dask.
 
     Parameters
     ----------
-    function : callable
-        Takes the block with its halo, mirrored where the array ends, and the block's number along y and x; returns the
-        result for the block without halo.
+    func : callable
+        Takes a block with its halo and ``kwargs``. If it has a keyword ``block_id``, it also gets the number of the
+        block along each axis of the result.
     array : dask.array.Array
-        (y, x); no chunk shorter than ``margin``, but for a single one.
-    margin : int
-        Width of the halo, pixels.
-    multiple : int
-        What a block's sides without halo are filled up to a multiple of, likewise mirrored.
-    leading : tuple of int
-        Sizes of axes that results have before y and x.
-    meta : numpy.ndarray
-        Empty array of the results' type and number of axes.
+        (..., y, x). Chunks that are shorter than ``depth`` are joined with their neighbours.
+    depth : int, tuple or dict
+        Pixels that a block gets on each side, for all axes, for each, or by axis (0 where not named).
+    boundary : str, number, tuple or dict, optional
+        What stands for pixels beyond the array: ``"reflect"`` (b a | a b c), ``"nearest"`` (a a | a b c), a constant,
+        or ``"mirror"`` (c b | a b c, as in SciPy; what NumPy calls reflect). ``"none"``, the default: nothing, and
+        blocks get no halo there. As in Dask y goes first, so in the corners the constant of x stands.
+    trim : bool, optional
+        Whether the halo is cut off what ``func`` returns. False if ``func`` returns results without halo.
+    multiple : int, optional
+        Fill the sides of a block, without its halo, up to a multiple of this, behind the halo and by the rule of
+        ``boundary``.
+    new_axis : int or sequence of int, optional
+        Axes that results have before those of ``array``: 0, or 0 and 1 and so on.
+    chunks : tuple of tuple of int, optional
+        Chunks of the results where they are not those of ``array``, with 1 on new axes.
+    dtype, meta : optional
+        Type of the results, or an empty array of their kind. One is needed, for ``func`` is not called to find out.
+    **kwargs
+        Handed to ``func`` as they are.
 
     Returns
     -------
     dask.array.Array
-        (y, x) after the ``leading`` axes, lazy.
+        Lazy, one task for each block beside one for its rims.
+
+    Raises
+    ------
+    ValueError
+        If depth, boundary, new axes or chunks do not suit the array.
+    TypeError
+        If neither ``dtype`` nor ``meta`` is given.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.arange(16, chunks=8).reshape((4, 4))
+    >>> means = map_overlap(lambda z: z[:-2, 1:-1] + z[2:, 1:-1], x, depth=1, boundary=0, trim=False, dtype=x.dtype)
+    >>> means.compute()
+    array([[ 4,  5,  6,  7],
+           [ 8, 10, 12, 14],
+           [16, 18, 20, 22],
+           [ 8,  9, 10, 11]])
     """
-    rows, cols = array.numblocks
-    token = tokenize(function, array.name, margin, multiple, leading)
-    rims, name = f"rims-{token}", f"{getattr(function, 'func', function).__name__.strip('_')}-{token}"
-    work = partial(_apply, function=function, margin=margin, multiple=multiple)
-    several = margin > 0 and rows * cols > 1
-    graph: dict[Any, Any] = {}
-    if several:
-        graph.update(
-            {(rims, i, j): (_rims, (array.name, i, j), margin) for i in range(rows) for j in range(cols)}
+    if dtype is None and meta is None:
+        raise TypeError("map_overlap needs dtype= or meta= of the results: it does not call func to find out")
+    halo = _halo(array, depth, boundary, multiple)
+    array = array.rechunk(
+        array.chunks[:-2]
+        + tuple(
+            ensure_minimum_chunksize(min(max(depth, 1), sum(along)), along)
+            for depth, along in zip(halo.depth, array.chunks[-2:], strict=True)
         )
-    for i in range(rows):
-        for j in range(cols):
-            around = [
-                [
-                    (rims, y, x) if several and (y, x) != (i, j) and 0 <= y < rows and 0 <= x < cols else None
-                    for x in (j - 1, j, j + 1)
-                ]
-                for y in (i - 1, i, i + 1)
-            ]
-            graph[(name, *(0 for _ in leading), i, j)] = (work, (array.name, i, j), around, (i, j))
-    chunks = (*((n,) for n in leading), *array.chunks)
-    whole = HighLevelGraph.from_collections(name, graph, dependencies=[array])
-    return da.Array(whole, name, chunks, meta=meta)
+    )
+    new = sorted([new_axis] if isinstance(new_axis, int) else new_axis)
+    if new != list(range(len(new))):
+        raise ValueError(f"new axes stand before those of the array: 0, 1 and so on, not {new_axis!r}")
+    if chunks is None:
+        chunks = (*((1,) for _ in new), *array.chunks)
+    if tuple(map(len, chunks)) != (*(1 for _ in new), *array.numblocks):
+        raise ValueError(
+            f"chunks {chunks} do not suit: results have {(*(1 for _ in new), *array.numblocks)} blocks"
+        )
+
+    token = tokenize(func, kwargs, array.name, halo, trim, chunks, dtype, meta)
+    rims, name = f"rims-{token}", f"{funcname(func).strip('_')}-{token}"
+    places = list(product(*map(range, array.numblocks)))
+    shared = tuple(d if n > 1 else 0 for d, n in zip(halo.depth, array.numblocks[-2:], strict=True))
+    graph = array.dask
+    if any(shared):
+        tasks: Tasks = {
+            (rims, *at): Task((rims, *at), _rims, TaskRef((array.name, *at)), shared) for at in places
+        }
+        graph = extend(graph, rims, tasks, {array.name})
+    work = partial(_apply, func=partial(func, **kwargs), halo=halo, trim=trim)
+    tells = has_keyword(func, "block_id")
+    tasks = {}
+    for at in places:
+        block_id = (*(0 for _ in new), *at)
+        around = [
+            TaskRef((rims, *beside)) if beside else None
+            for beside in _neighbours(at, array.numblocks, shared)
+        ]
+        source = TaskRef((array.name, *at))
+        tasks[name, *block_id] = Task((name, *block_id), work, source, block_id if tells else None, *around)
+    graph = extend(graph, name, tasks, {array.name, rims} if any(shared) else {array.name})
+    if meta is None:
+        meta = np.empty_like(array._meta, dtype, shape=(0,) * len(chunks))
+    return da.Array(graph, name, chunks, dtype=dtype, meta=meta)  # type: ignore[no-untyped-call]
+
+
+def _neighbours(
+    at: tuple[int, ...], numblocks: tuple[int, ...], shared: tuple[int, ...]
+) -> list[tuple[int, ...] | None]:
+    """Places of the eight blocks around one; None where there is none or nothing to be had of it."""
+    *lead, row, col = at
+    found: list[tuple[int, ...] | None] = []
+    for y, x in _AROUND:
+        there = 0 <= row + y < numblocks[-2] and 0 <= col + x < numblocks[-1]
+        lends = (shared[0] or not y) and (shared[1] or not x)
+        found.append((*lead, row + y, col + x) if there and lends else None)
+    return found
+
+
+def _halo(array: da.Array, depth: Depth, boundary: Boundaries, multiple: int) -> Halo:
+    """Read depth and boundary as Dask does, and check that they can be had."""
+    if array.ndim < 2:
+        raise ValueError(f"map_overlap takes arrays (..., y, x), got one of {array.ndim} axes")
+    depths = _by_axis("depth", depth, array.ndim, 0)
+    rules = ["none" if rule is None else rule for rule in _by_axis("boundary", boundary, array.ndim, None)]
+    if not all(isinstance(d, int | np.integer) and d >= 0 for d in depths) or any(depths[:-2]):
+        raise ValueError(
+            f"depth must be a whole number of pixels on the last two axes and 0 on others, got {depth!r} for "
+            f"{array.ndim} axes; name the axes, for example depth={{{array.ndim - 2}: 1, {array.ndim - 1}: 1}}"
+        )
+    for rule in rules:
+        if isinstance(rule, str) and rule not in (*_MODES, "none"):
+            raise ValueError(
+                f"boundary must be a constant or one of none, {', '.join(_MODES)}, got {rule!r}; "
+                "dask.array.map_overlap has periodic"
+            )
+    if multiple < 1 or (multiple > 1 and "none" in [r for r in rules[-2:] if isinstance(r, str)]):
+        raise ValueError(f"multiple={multiple} must be at least 1, and over 1 it needs a boundary that fills")
+    return Halo(tuple(map(int, depths[-2:])), tuple(rules[-2:]), multiple)  # type: ignore[arg-type]
+
+
+def _by_axis(name: str, value: Any, ndim: int, default: Any) -> list[Any]:
+    if isinstance(value, dict):
+        if wrong := set(value) - set(range(ndim)):
+            raise ValueError(f"{name} names the axes {wrong}, but the array has 0 to {ndim - 1}")
+        return [value.get(axis, default) for axis in range(ndim)]
+    if isinstance(value, tuple):
+        if len(value) != ndim:
+            raise ValueError(f"{name} is for {len(value)} axes, but the array has {ndim}")
+        return list(value)
+    return [value] * ndim

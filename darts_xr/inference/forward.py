@@ -83,7 +83,7 @@ def member_probabilities(
     Parameters
     ----------
     block : numpy.ndarray
-        (y, x) records of bands in physical units and ``valid``, with ``margin`` pixels around.
+        Structured (y, x) array of bands in physical units and ``valid``, with ``margin`` pixels around.
     windows : sequence of Window
         Where to predict; elsewhere the result is NaN.
     ensemble, margin, shape : Ensemble, int, tuple of int

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, get_args
 
 import dask.array as da
@@ -19,11 +18,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.errors import MissingBandsError, TilingError
-from darts_xr.graph.overlap import map_with_halo
+from darts_xr.graph.overlap import map_overlap
 from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
 from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.published import published_windows
-from darts_xr.inference.structured import VALID, lazy_records
+from darts_xr.inference.structured import VALID, structured_array
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
 
 log = logging.getLogger(__name__)
@@ -35,8 +34,8 @@ _LARGEST_BLOCK = 2048  # px; larger chunks are predicted in parts, so that memor
 
 def _predict_block(
     block: NDArray[Any],
-    position: tuple[int, int],
     *,
+    block_id: tuple[int, ...],
     ensemble: Ensemble,
     grid: tuple[tuple[int, ...], tuple[int, ...]],
     tile: int,
@@ -45,7 +44,8 @@ def _predict_block(
     each: bool,
     place: str,
 ) -> FloatArray:
-    """Probability of one block of records with a margin: the mean (y, x), or with ``each`` (member, y, x)."""
+    """Probability of one structured block with a margin: the mean (y, x), or with ``each`` (member, y, x)."""
+    position = block_id[-2:]
     shape = grid[0][position[0]], grid[1][position[1]]
     origin = sum(grid[0][: position[0]]), sum(grid[1][: position[1]])
     seen = block[VALID][margin : margin + shape[0], margin : margin + shape[1]] > 0
@@ -84,21 +84,16 @@ def lattice_chunks(chunks: tuple[int, ...], tile: int, least: int) -> tuple[int,
 
 
 def _on_lattice(
-    records: da.Array, ensemble: Ensemble, *, tile: int, margin: int, augment: bool, each: bool, place: str
+    pixels: da.Array, ensemble: Ensemble, *, tile: int, margin: int, augment: bool, each: bool, place: str
 ) -> da.Array:
-    """Lazy probability of records in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
-    predict_block = partial(
-        _predict_block, ensemble=ensemble, grid=records.chunks, tile=tile, margin=margin, augment=augment, each=each,
-        place=place,
+    """Lazy probability of structured pixels in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
+    leading = ((len(ensemble.members),),) if each else ()
+    return map_overlap(
+        _predict_block, pixels, depth=margin, boundary="mirror", trim=False, multiple=ensemble.stride,
+        new_axis=range(len(leading)), chunks=(*leading, *pixels.chunks),
+        meta=np.empty((0,) * (len(leading) + 2), np.float32),
+        ensemble=ensemble, grid=pixels.chunks, tile=tile, margin=margin, augment=augment, each=each, place=place,
     )  # fmt: skip
-    return map_with_halo(
-        predict_block,
-        records,
-        margin,
-        multiple=ensemble.stride,
-        leading=(len(ensemble.members),) if each else (),
-        meta=np.empty((0,) * (3 if each else 2), np.float32),
-    )
 
 
 def _check_lattice(ensemble: Ensemble, tile: int, margin: int) -> None:
@@ -189,14 +184,14 @@ def predict(
     light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
     if tiling == "legacy":
         settings = f"legacy, window {LEGACY_WINDOW} px, overlap {LEGACY_OVERLAP} px, linear ramps"
-        each = published_windows(lazy_records(bands, near), light, augment=augment, place=place)
+        each = published_windows(structured_array(bands, near), light, augment=augment, place=place)
     else:
         _check_lattice(ensemble, tile, margin)
         settings = f"lattice, tile {tile} px, margin {margin} px"
         least = max(margin, ensemble.stride)
-        records = lazy_records(bands, tuple(lattice_chunks(along, tile, least) for along in near))
+        pixels = structured_array(bands, tuple(lattice_chunks(along, tile, least) for along in near))
         each = _on_lattice(
-            records, light, tile=tile, margin=margin, augment=augment, each=members, place=place
+            pixels, light, tile=tile, margin=margin, augment=augment, each=members, place=place
         )
     mean = each if each.ndim == 2 else _mean(each)
     attrs = {

@@ -6,16 +6,18 @@ image's edge, and the outermost ring of pixels gets weight 0 and so probability 
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
-from dask.delayed import Delayed
+from dask.base import tokenize
+from dask.task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
 from darts_xr.errors import TilingError
+from darts_xr.graph.layers import Tasks, extend, lazy_array
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.structured import VALID
@@ -70,15 +72,15 @@ def blend(
     return total
 
 
-def published_windows(records: da.Array, ensemble: Ensemble, *, augment: bool, place: str) -> da.Array:
-    """Lazy member probabilities, (member, y, x), of lazy (y, x) records.
+def published_windows(pixels: da.Array, ensemble: Ensemble, *, augment: bool, place: str) -> da.Array:
+    """Lazy member probabilities, (member, y, x), of a lazy structured (y, x) array.
 
-    The records are cut at every border of a window, so that windows are whole pieces and each is predicted once,
-    whatever the chunks of the scene.
+    It is cut at every border of a window, so that windows are whole pieces and each is predicted once, whatever the
+    chunks of the scene.
     """
-    if min(records.shape) < LEGACY_WINDOW:
+    if min(pixels.shape) < LEGACY_WINDOW:
         raise TilingError(
-            f'{place} is {records.shape[0]} × {records.shape[1]} px, and tiling="legacy" needs at least '
+            f'{place} is {pixels.shape[0]} × {pixels.shape[1]} px, and tiling="legacy" needs at least '
             f'{LEGACY_WINDOW} px on each side, as the published workflow did. Use tiling="lattice".'
         )
     if LEGACY_WINDOW % ensemble.stride:
@@ -86,34 +88,30 @@ def published_windows(records: da.Array, ensemble: Ensemble, *, augment: bool, p
             f"the networks of {ensemble.name} take sides that are multiples of {ensemble.stride} px, and "
             f'tiling="legacy" has windows of {LEGACY_WINDOW}. Use tiling="lattice".'
         )
-    starts = [legacy_starts(length) for length in records.shape]
+    starts = [legacy_starts(length) for length in pixels.shape]
     cuts = [sorted({0, *along, *(start + LEGACY_WINDOW for start in along)}) for along in starts]
     sizes = tuple(tuple(b - a for a, b in pairwise(along)) for along in cuts)
-    records = records.rechunk(sizes)
-    pieces = records.to_delayed()
-    run, mix = dask.delayed(predict_window, pure=True), dask.delayed(blend, pure=True)
-    predicted: dict[tuple[int, int], Delayed] = {}
-    for top in starts[0]:
-        for left in starts[1]:
-            rows, cols = _between(cuts[0], top), _between(cuts[1], left)
-            predicted[top, left] = run(
-                [[pieces[i, j] for j in cols] for i in rows], ensemble=ensemble, augment=augment, place=place,
-                origin=(top, left),
-            )  # fmt: skip
-    masks = records[VALID].to_delayed()
+    pixels = pixels.rechunk(sizes)
+    valid = pixels[VALID]
     members = len(ensemble.members)
-    blocks = [
-        [
-            da.from_delayed(
-                mix(*_covering(predicted, starts, (y, x)), corner=(y, x), valid=masks[i, j], members=members),
-                (members, sizes[0][i], sizes[1][j]),
-                meta=np.empty((0, 0, 0), np.float32),
-            )
-            for j, x in enumerate(cuts[1][:-1])
-        ]
-        for i, y in enumerate(cuts[0][:-1])
-    ]
-    return da.block(blocks)
+    token = tokenize(pixels.name, ensemble, augment, place)
+    windows, name = f"predict-window-{token}", f"blend-{token}"
+    run = partial(predict_window, ensemble=ensemble, augment=augment, place=place)
+    predicted: Tasks = {}
+    for top, left in product(*starts):
+        rows, cols = _between(cuts[0], top), _between(cuts[1], left)
+        pieces = List(*(List(*(TaskRef((pixels.name, i, j)) for j in cols)) for i in rows))
+        window = (windows, top, left)
+        predicted[window] = Task(window, run, pieces, origin=(top, left))
+    blended: Tasks = {}
+    for (i, y), (j, x) in product(*(enumerate(along[:-1]) for along in cuts)):
+        places, times = _covering(starts, (y, x))
+        key, over = (name, 0, i, j), List(*(TaskRef((windows, *place)) for place in places))
+        mask = TaskRef((valid.name, i, j))
+        blended[key] = Task(key, blend, over, places, times, corner=(y, x), valid=mask, members=members)
+    graph = extend(valid.dask, windows, predicted, {pixels.name})
+    graph = extend(graph, name, blended, {windows, valid.name})
+    return lazy_array(graph, name, ((members,), *sizes), np.float32)
 
 
 def _between(cuts: list[int], start: int) -> range:
@@ -122,16 +120,12 @@ def _between(cuts: list[int], start: int) -> range:
 
 
 def _covering(
-    predicted: dict[tuple[int, int], Delayed], starts: list[dict[int, int]], corner: tuple[int, int]
-) -> tuple[list[Delayed], list[tuple[int, int]], list[int]]:
-    """Windows over a piece, where they begin, and how often each counts."""
+    starts: list[dict[int, int]], corner: tuple[int, int]
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """Where the windows over a piece begin, and how often each counts."""
     over = [
         [start for start in along if start <= place < start + LEGACY_WINDOW]
         for along, place in zip(starts, corner, strict=True)
     ]
     places = [(top, left) for top in over[0] for left in over[1]]
-    return (
-        [predicted[place] for place in places],
-        places,
-        [starts[0][top] * starts[1][left] for top, left in places],
-    )
+    return places, [starts[0][top] * starts[1][left] for top, left in places]

@@ -1,7 +1,7 @@
-"""All bands of a block as one array of records, each band in the type in which the scene holds it.
+"""All bands of a block as one structured array, each band a field in the type in which the scene holds it.
 
-A record is what the networks need to know of a pixel: its bands and whether it is valid. Ten bands take 24 bytes, 44 as
-float32; what waits for its neighbours, moves between workers or goes to a GPU is half as much.
+An element is what the networks need to know of a pixel: its bands and whether it is valid. Ten bands take 24 bytes, 44
+as float32; what waits for its neighbours, moves between workers or goes to a GPU is half as much.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 VALID = "valid"
-_ROWS = 64  # written at a time, so that the records of those rows stay in the processor's cache
+_ROWS = 64  # written at a time, so that the elements of those rows stay in the processor's cache
 
 
-def record_type(bands: Sequence[xr.DataArray]) -> np.dtype[Any]:
-    """Return the type of a pixel's record; what float32 cannot hold exactly becomes float32 here instead of later."""
+def structured_dtype(bands: Sequence[xr.DataArray]) -> np.dtype[Any]:
+    """Return a structured dtype of the bands; what float32 cannot hold exactly becomes float32 here, not later."""
     kinds = [
         (
             str(band.name),
@@ -32,8 +32,8 @@ def record_type(bands: Sequence[xr.DataArray]) -> np.dtype[Any]:
     return np.dtype(sorted(kinds, key=lambda kind: -kind[1].itemsize), align=True)
 
 
-def _gather(*bands: NDArray[Any], names: Sequence[str], record: np.dtype[Any]) -> NDArray[Any]:
-    block = np.empty(bands[0].shape, record)
+def _gather(*bands: NDArray[Any], names: Sequence[str], fields: np.dtype[Any]) -> NDArray[Any]:
+    block = np.empty(bands[0].shape, fields)
     for first in range(0, len(block), _ROWS):
         rows = slice(first, first + _ROWS)
         for name, band in zip(names, bands, strict=True):
@@ -41,30 +41,30 @@ def _gather(*bands: NDArray[Any], names: Sequence[str], record: np.dtype[Any]) -
     return block
 
 
-def lazy_records(bands: Sequence[xr.DataArray], chunks: tuple[tuple[int, ...], ...]) -> da.Array:
-    """Lazy (y, x) records of bands, in the given chunks."""
-    record, names = record_type(bands), [str(band.name) for band in bands]
+def structured_array(bands: Sequence[xr.DataArray], chunks: tuple[tuple[int, ...], ...]) -> da.Array:
+    """Lazy structured (y, x) array of bands, in the given chunks."""
+    dtype, names = structured_dtype(bands), [str(band.name) for band in bands]
     aligned = []
     for band in bands:
         data = band.transpose("y", "x").data
         lazy = isinstance(data, da.Array)
         aligned.append(data.rechunk(chunks) if lazy else da.from_array(data, chunks=chunks))
     return da.map_blocks(
-        _gather, *aligned, names=names, record=record, dtype=record, meta=np.empty((0, 0), record)
+        _gather, *aligned, names=names, fields=dtype, dtype=dtype, meta=np.empty((0, 0), dtype)
     )
 
 
 def to_bytes(block: NDArray[Any]) -> NDArray[np.uint8]:
-    """View records as their bytes, (y, x, byte), which is how torch takes them."""
+    """View a structured array as its bytes, (y, x, byte), which is how torch takes them."""
     whole = np.ascontiguousarray(block)
     return whole.view(np.uint8).reshape(*whole.shape, whole.itemsize)
 
 
-def planes_of(raw: torch.Tensor, record: np.dtype[Any]) -> dict[str, torch.Tensor]:
-    """View each field of records given as bytes, (y, x) in its own type."""
+def planes_of(raw: torch.Tensor, dtype: np.dtype[Any]) -> dict[str, torch.Tensor]:
+    """View each field of a structured array given as bytes, (y, x) in its own type."""
     planes = {}
-    for name in record.names or ():
-        kind, first = record.fields[name][:2]  # type: ignore[index]
+    for name in dtype.names or ():
+        kind, first = dtype.fields[name][:2]  # type: ignore[index]
         own = torch.from_numpy(np.empty(0, kind)).dtype
         planes[name] = raw[..., first : first + kind.itemsize].view(own)[..., 0]
     return planes

@@ -10,10 +10,12 @@ import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
 import xarray as xr
 from dask.base import tokenize
+from dask.highlevelgraph import MaterializedLayer
+from dask.task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
 from darts_xr.errors import CRSError, ObjectError
-from darts_xr.graph.layers import as_dask, blocks, extend, lazy_array
+from darts_xr.graph.layers import Tasks, as_dask, blocks, extend, lazy_array
 from darts_xr.objects.runs import (
     Numbers,
     Pixels,
@@ -28,8 +30,6 @@ from darts_xr.percent import NO_DATA, to_probability
 
 Connectivity = Literal[4, 8, "legacy"]
 
-# Names of the layers of a labelling, each followed by the same token.
-RUNS, FOUND, LABELS = "object-runs-", "objects-found-", "objects-"
 COUNTS = ("n_detected", "n_removed_border", "n_removed_small")
 
 
@@ -162,6 +162,27 @@ def clip_runs(found: Found, top: int, left: int, height: int, width: int) -> tup
 # --- Dask wiring -------------------------------------------------------------------------------------------
 
 
+class LabelLayer(MaterializedLayer):  # type: ignore[misc]
+    """The layer that paints object numbers, with the names of what it paints them from.
+
+    An array whose own layer this is holds the labels as they were painted: whatever changes them adds another layer,
+    and what only renames, copies or sends the array leaves it.
+
+    Attributes
+    ----------
+    probability : str
+        The array that was labelled.
+    candidates : str
+        The layer with the :class:`Candidates` of each of its chunks.
+    found : str
+        The task that returns :class:`Found`.
+    """
+
+    def __init__(self, tasks: Tasks, *, probability: str, candidates: str, found: str) -> None:
+        super().__init__(tasks)
+        self.probability, self.candidates, self.found = probability, candidates, found
+
+
 def _count(found: Found, field: str) -> NDArray[np.int64]:
     return np.asarray(getattr(found, field), np.int64)
 
@@ -258,24 +279,30 @@ def label_objects(
 
     data = as_dask(prob)
     token = tokenize(data.name, threshold, border, min_pixels, connectivity)
-    runs, found, name = RUNS + token, FOUND + token, LABELS + token
+    runs, found, name = f"object-runs-{token}", f"objects-found-{token}", f"objects-{token}"
     candidates = {
-        (runs, *block.at): (
-            find_candidates, (data.name, *block.at), block.top, block.left, threshold, border > 0
+        (runs, *block.at): Task(
+            (runs, *block.at), find_candidates, TaskRef((data.name, *block.at)), block.top, block.left, threshold,
+            border > 0,
         )
         for block in blocks(data)
     }  # fmt: skip
-    merge = (find_objects, list(candidates), data.shape, border, min_pixels, connectivity)
-    painted = {(name, *block.at): (paint, found, *block[1:]) for block in blocks(data)}
+    merge = Task(
+        found, find_objects, List(*map(TaskRef, candidates)), data.shape, border, min_pixels, connectivity
+    )
+    painted = {
+        (name, *block.at): Task((name, *block.at), paint, TaskRef(found), *block[1:])
+        for block in blocks(data)
+    }
     graph = extend(data.dask, runs, candidates, {data.name})
     graph = extend(graph, found, {found: merge}, {runs})
-    labels = lazy_array(extend(graph, name, painted, {found}), name, data.chunks, np.int32)
+    layer = LabelLayer(painted, probability=data.name, candidates=runs, found=found)
+    labels = lazy_array(extend(graph, name, layer, {found}), name, data.chunks, np.int32)
     counts = {}
     for field in COUNTS:
         key = f"{field}-{token}"
-        counts[field] = lazy_array(
-            extend(graph, key, {(key,): (_count, found, field)}, {found}), key, (), np.int64
-        )
+        count = Task((key,), _count, TaskRef(found), field)
+        counts[field] = lazy_array(extend(graph, key, {(key,): count}, {found}), key, (), np.int64)
     out = (
         prob.copy(data=labels)
         .rename("objects")

@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from darts_xr.errors import CRSError, GridMismatchError, ObjectError
 from darts_xr.globe import cut_at_180
 from darts_xr.graph.layers import Tasks, as_dask, blocks, compute_together, extend
-from darts_xr.objects.label import COUNTS, FOUND, LABELS, RUNS, Candidates, Found, check_grid, from_stored
+from darts_xr.objects.label import COUNTS, Candidates, Found, LabelLayer, check_grid, from_stored
 from darts_xr.objects.outline import outlines
 from darts_xr.objects.runs import Numbers, Pixels, join_runs, number_runs
 
@@ -100,15 +101,16 @@ def _pixel_tasks(
     """Lay out the tasks that find the numbered pixels of every chunk: graph and name of the layer."""
     data = as_dask(labels)
     source = None if prob is None else as_dask(prob)
-    token = data.name.removeprefix(LABELS)
-    runs, found = RUNS + token, FOUND + token
+    layer = data.dask.layers.get(data.name)
     name = f"object-pixels-{tokenize(data.name, None if source is None else source.name, removed)}"
-    if source is not None and data.dask.dependencies.get(runs) == {source.name}:
+    tasks: Tasks = {}
+    if source is not None and isinstance(layer, LabelLayer) and layer.probability == source.name:
         # The labels come straight from this probability: their candidates already hold all values. Chunks of
         # the probability can go as soon as they are read, and no dense label is ever painted.
-        tasks: Tasks = {
-            (name, *block.at): (number_pixels, (runs, *block.at), found, removed) for block in blocks(data)
-        }
+        runs, found = layer.candidates, layer.found
+        for block in blocks(data):
+            key = (name, *block.at)
+            tasks[key] = Task(key, number_pixels, TaskRef((runs, *block.at)), TaskRef(found), removed)
         return extend(data.dask, name, tasks, {runs, found}), name
     if removed:
         raise ObjectError(
@@ -119,10 +121,11 @@ def _pixel_tasks(
     if source is not None:
         source = source.rechunk(data.chunks)  # type: ignore[no-untyped-call]
         graph, needs = HighLevelGraph.merge(graph, source.dask), {data.name, source.name}
-    tasks = {}
     for block in blocks(data):
-        values = None if source is None else (source.name, *block.at)
-        tasks[name, *block.at] = (read_pixels, (data.name, *block.at), values, block.top, block.left)
+        key = (name, *block.at)
+        numbers = TaskRef((data.name, *block.at))
+        values = None if source is None else TaskRef((source.name, *block.at))
+        tasks[key] = Task(key, read_pixels, numbers, values, block.top, block.left)
     return extend(graph, name, tasks, needs), name
 
 

@@ -358,6 +358,13 @@ def test_what_does_not_suit_the_lattice_is_refused(ensemble: Ensemble) -> None:
         predict(scene.drop_vars("slope"), ensemble)
 
 
+@pytest.mark.parametrize("options", [{}, {"tiling": "legacy"}])
+def test_the_graph_has_no_legacy_tasks(ensemble: Ensemble, options: dict[str, Any]) -> None:
+    scene = scene_of(np.ones((1024, 1024), bool), chunks=(512, 512))
+    prob = predict(scene, ensemble, **options)
+    assert not any(isinstance(task, tuple) for task in dict(prob.__dask_graph__()).values())
+
+
 def test_the_graph_is_small_and_holds_no_weights(ensemble: Ensemble) -> None:
     shape = (8000, 8000)
     plane = da.zeros(shape, chunks=1024, dtype="uint16")

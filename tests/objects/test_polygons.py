@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 import dask
 import dask.array as da
 import geopandas as gpd
@@ -7,14 +10,16 @@ import numpy as np
 import pytest
 import rasterio.features
 import shapely
+import xarray as xr
 from affine import Affine
 from dask.distributed import Client, LocalCluster
+from dask.task_spec import Task
 from hypothesis import given, settings
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 
 from darts_xr.errors import GridMismatchError, ObjectError
-from darts_xr.objects import label_objects, vectorize
+from darts_xr.objects import label, label_objects, polygons, vectorize
 from tests.objects.fields import Case, cases, labelled, reference
 
 
@@ -118,6 +123,97 @@ def test_labels_of_another_probability_are_not_short_cut(blobs: np.ndarray) -> N
     feats = vectorize(label_objects(prob), prob)
     half = vectorize(label_objects(prob), other)
     np.testing.assert_allclose(half.pval_mean, feats.pval_mean / 2, rtol=1e-6)
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each chunk of dense labels that is made."""
+    made: list[int] = []
+    paint = label.paint
+
+    def counted(*arguments: Any) -> np.ndarray:
+        made.append(1)
+        return paint(*arguments)
+
+    monkeypatch.setattr(label, "paint", counted)
+    return made
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda labels: labels,
+        lambda labels: labels.rename("slumps").assign_attrs(note="renamed"),
+        lambda labels: labels.copy(deep=True).drop_vars("n_detected").assign_coords(time=0),
+        lambda labels: labels.to_dataset(name="slumps").assign(other=labels * 2)["slumps"],
+        lambda labels: labels[:, :].chunk({"y": 70, "x": 90}),
+        lambda labels: pickle.loads(pickle.dumps(labels)),
+    ],
+    ids=["as made", "renamed", "copied", "in a dataset", "whole slice", "sent"],
+)
+def test_labels_in_other_clothes_are_known(
+    blobs: np.ndarray, monkeypatch: pytest.MonkeyPatch, keep: Any
+) -> None:
+    prob = labelled(blobs, (70, 90))
+    expected = vectorize(label_objects(prob).compute(), prob)
+    monkeypatch.setattr(polygons, "read_pixels", pytest.fail)  # what reads dense labels
+    assert same_bytes(expected, vectorize(keep(label_objects(prob)), prob))
+
+
+def written_into(labels: xr.DataArray) -> xr.DataArray:
+    labels = labels.copy()
+    labels[100:140, 100:200] = 7
+    return labels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda labels: labels * 2,
+        lambda labels: labels.where(labels != 3, 0),
+        lambda labels: labels.where(labels.n_detected > 0, 0),
+        lambda labels: labels.chunk({"y": 100, "x": 50}),
+        lambda labels: labels.copy(data=labels.data.map_blocks(np.flipud)),
+        lambda labels: dask.persist(labels)[0],
+        lambda labels: dask.optimize(labels)[0],
+        written_into,
+    ],
+    ids=[
+        "doubled",
+        "one less",
+        "by a count",
+        "rechunked",
+        "turned",
+        "persisted",
+        "optimized",
+        "written into",
+    ],
+)
+def test_changed_labels_are_read_as_they_are(blobs: np.ndarray, painted: list[int], change: Any) -> None:
+    prob = labelled(np.where(np.isnan(blobs), np.float32(0), blobs), (70, 90))
+    changed = change(label_objects(prob))
+    feats = vectorize(changed, prob)
+    assert len(painted) > 0
+    assert same_bytes(feats, vectorize(changed.compute(), prob))
+
+
+def test_a_part_of_the_labels_is_read_as_it_is(blobs: np.ndarray, painted: list[int]) -> None:
+    prob = labelled(blobs, (70, 90))
+    for part in (np.s_[70:, 90:], np.s_[33:210, 5:390], np.s_[:70, :]):
+        labels = label_objects(prob)[part]
+        feats = vectorize(labels, prob[part])
+        assert len(painted) > 0
+        assert same_bytes(feats, vectorize(labels.compute(), prob[part]))
+        painted.clear()
+
+
+def test_graphs_are_made_of_task_objects(blobs: np.ndarray) -> None:
+    prob = labelled(blobs, 100)
+    labels = label_objects(prob)
+    own = [key for key in labels.data.dask.layers if key not in prob.data.dask.layers]
+    assert len(own) == 3
+    for key in own:
+        assert all(isinstance(task, Task) for task in labels.data.dask.layers[key].values())
 
 
 def test_attributes_and_counts_travel(blobs: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """How much of a run's time is inference: 12 scenes on 2 workers, against the networks' own time on the same tiles.
 
-    python -m benchmarks.overlap --scenes 12 --size 1536 --json overlap.json
+    python -m benchmarks.pipelining --scenes 12 --size 1536 --json pipelining.json
 
 The networks' own time is what passes inside their forward passes while the same workers, both at once, predict the same
 scenes from memory. The run reads, predicts, cleans, vectorizes and writes; its wall time is compared with that sum
@@ -62,7 +62,7 @@ def benchmark(*, scenes: int = 12, size: int = 1536, workers: int = 2, repeats: 
     """Compare a run's wall time with the networks' own time; medians of the repeats."""
     ensemble = dx.load_ensemble("demo")
     rows = []
-    with tempfile.TemporaryDirectory(prefix="darts_xr_overlap_") as place:
+    with tempfile.TemporaryDirectory(prefix="darts_xr_pipelining_") as place:
         world = write_world(Path(place) / "world", seed=5, scenes=scenes, size=size)
         items = [item.to_dict(transform_hrefs=False) for item in dx.load_items(world.catalog)]
         with dx.start_cluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as client:
