@@ -15,6 +15,14 @@ class DartsError(Exception):
     """Base of all errors raised by darts_xr on purpose."""
 
 
+class ParameterError(DartsError, ValueError):
+    """An argument has a value that makes no sense; nothing was done."""
+
+
+class MissingExtraError(DartsError, ImportError):
+    """A package that only some use is not installed; the message names the extra that brings it."""
+
+
 class CatalogError(DartsError):
     """A delivery, a catalogue or a search cannot be used."""
 

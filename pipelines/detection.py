@@ -16,9 +16,10 @@ from typing import Any
 import pystac
 
 import darts_xr as dx
+from darts_xr.addresses import redact
 from darts_xr.catalog import iter_items
 from darts_xr.catalog.checksums import add_checksums
-from darts_xr.errors import OutputError, PipelineError
+from darts_xr.errors import DartsError, OutputError, PipelineError
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
 from pipelines.planning import Plan, Planner, make_plan
@@ -95,12 +96,13 @@ def detect(
         )
     job, sources = _prepare(settings)
     limits = limits or Limits()
-    items = _scenes(source, only, settings)
+    refused: dict[str, str] = {}
+    items = _scenes(source, only, settings, refused)
     folder = RunFolder(job.folder)
     with folder.locked():
         folder.sweep()
         records = RecordLog(folder).read()
-        planner = Planner(items, job, sources, records, limits)
+        planner = Planner(items, job, sources, records, limits, refused)
         others = Others.LEAVE if only is not None else Others.PRUNE if prune else Others.LEAVE_OUT
         planner.check_others(pruned=prune)
         return run_scenes(
@@ -162,7 +164,8 @@ def _prepare(settings: Settings) -> tuple[Job, Sources]:
     if sources.infrastructure is not None:
         given = settings.infrastructure
         works = Path(given).name if isinstance(given, str | os.PathLike) else "polygons in memory"
-    return Job(ensemble, settings.rules, str(settings.out), settings.members, works), sources
+    job = Job(ensemble, settings.rules, str(settings.out), settings.members, works, settings.limits)
+    return job, sources
 
 
 def _described(job: Job, sources: Sources) -> dict[str, Any]:
@@ -219,7 +222,7 @@ def run_scenes(
         See :func:`detect`.
     """
     started = time.perf_counter() if started is None else started
-    total = len(planner)
+    total = len(planner) + len(planner.refused)
 
     with RecordLog(folder) as journal:
         _settle(planner, journal, records, settings, others)
@@ -233,6 +236,18 @@ def run_scenes(
             records[record["id"]] = record
             if on_scene is not None:
                 on_scene(record, total)
+
+        for name, reason in planner.refused.items():
+            note(
+                {
+                    "id": name,
+                    "state": "failed",
+                    "reason": reason,
+                    "inputs": {},
+                    "tries": 0,
+                    "earlier_reasons": [],
+                }
+            )
 
         def todo() -> Iterator[SceneTask]:
             for step in planner:
@@ -322,16 +337,28 @@ def plan(
 
     job, sources = _prepare(settings)
     records = RecordLog(RunFolder(job.folder)).read()
-    planner = Planner(_scenes(source, only, settings), job, sources, records, limits or Limits())
+    refused: dict[str, str] = {}
+    items = _scenes(source, only, settings, refused)
+    planner = Planner(items, job, sources, records, limits or Limits(), refused)
     planner.check_others()
     return make_plan(planner, rate=last_rate(job.ensemble), workers=workers)
 
 
-def _scenes(source: Any, only: Sequence[str] | None, settings: Settings) -> Iterator[pystac.Item]:
-    """Items one by one, since a run may have more of them than memory holds; raises at once where there is none."""
-    items = iter_items(source, ids=only)
+def _scenes(
+    source: Any, only: Sequence[str] | None, settings: Settings, refused: dict[str, str]
+) -> Iterator[pystac.Item]:
+    """Items one by one, since a run may have more of them than memory holds; raises at once where there is none.
+
+    Items that are no valid STAC go to ``refused``, with the reason.
+    """
+
+    def refuse(name: str, error: DartsError) -> None:
+        refused[name] = f"{type(error).__name__}: {redact(error)}"
+
+    items = iter_items(source, ids=only, on_error=refuse)
     if (first := next(items, None)) is None:
-        dx.search(source, ids=only)  # raises, and says why
+        if not refused:
+            dx.search(source, ids=only)  # raises, and says why
         return items
     items = chain([first], items)
     return add_checksums(items) if settings.checksums else items

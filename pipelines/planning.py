@@ -6,7 +6,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,12 @@ import numpy as np
 import pystac
 import shapely
 
+from darts_xr.addresses import redact
+from darts_xr.catalog import scene_files
 from darts_xr.catalog.checksums import local_file
+from darts_xr.catalog.items import UNREADABLE
 from darts_xr.digests import sha256_of
-from darts_xr.errors import PipelineError
+from darts_xr.errors import DartsError, PipelineError, SceneError
 from darts_xr.globe import bounds_of, box_polygons, grown
 from pipelines.digests import canonical, digest
 from pipelines.flow import Limits
@@ -29,6 +34,7 @@ from pipelines.sources import Sources
 log = logging.getLogger(__name__)
 
 _NEAR = 0.1  # degrees of latitude around a scene: what kernels and warps look at beyond it, and far more
+_OPENERS = 8  # scenes whose headers a dry run reads at the same time
 _BYTES_A_PIXEL = 16  # image 4 × uint16 and mask 8 × uint8, where a file's size is not known
 
 
@@ -165,6 +171,8 @@ class Planner:
         What became of each scene before.
     limits : Limits
         Whether failed scenes are done again although nothing changed, and whether finished files are read.
+    refused : dict of str, optional
+        Items that are no valid STAC, each with the reason; those that cannot be planned are added.
     """
 
     def __init__(
@@ -174,9 +182,11 @@ class Planner:
         sources: Sources,
         records: Mapping[str, Record],
         limits: Limits,
+        refused: dict[str, str] | None = None,
     ) -> None:
+        self.refused = {} if refused is None else refused
         # A pystac item takes ten times the memory of its JSON, and a run may have tens of thousands.
-        self._items = sorted((item.id, *_packed(item), *_weight(item)) for item in items)
+        self._items = sorted(filter(None, map(self._planned, items)))
         if twice := [scene_id for scene_id, count in Counter(self.ids).items() if count > 1]:
             raise PipelineError(
                 f"{len(twice)} scene(s) are in the source more than once ({', '.join(twice[:3])}"
@@ -196,6 +206,19 @@ class Planner:
             ),
             "checkpoints": digest([member.sha256 for member in job.ensemble.members]),
         }  # fmt: skip
+
+    def _planned(self, item: pystac.Item) -> tuple[str, str, str, int, int] | None:
+        """Return what is kept of an item; None, with the reason among the refused, where it cannot be used."""
+        try:
+            if item.bbox is None:
+                raise SceneError("it states no bbox, so nobody knows which layers lie near it")
+            if item.datetime is None:
+                raise SceneError("it states no acquisition time (datetime)")
+            return item.id, *_packed(item), *_weight(item)
+        except (DartsError, *UNREADABLE) as error:
+            said = str(error) if isinstance(error, DartsError) else repr(error)
+            self.refused[item.id] = f"{type(error).__name__}: {redact(said)[:500]}; correct the item"
+            return None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -218,7 +241,7 @@ class Planner:
         PipelineError
             With their number and the ways out.
         """
-        own = set(self.ids)
+        own = {*self.ids, *self.refused}
         foreign = [
             record["id"]
             for record in self._records.values()
@@ -236,7 +259,7 @@ class Planner:
 
     def others(self) -> list[str]:
         """Ids of scenes of the folder that are not among those of this run."""
-        return sorted(set(self._records) - set(self.ids))
+        return sorted(set(self._records) - set(self.ids) - set(self.refused))
 
     def standings(self, *, whole: bool) -> Iterator[Record]:
         """Give records of scenes that the run's results lose or get back, each with the reason in ``left_out``.
@@ -331,6 +354,8 @@ class Plan:
         How many scenes would be done, their pixels, and what would be read of image and mask.
     seconds : float, optional
         Expected duration by the rate of the last ``darts-xr bench`` with these checkpoints; None if there is none.
+    refused : dict of str
+        Scenes that cannot be done, each with the reason: what an item or the headers of its files tell.
     """
 
     steps: list[dict[str, Any]]
@@ -338,13 +363,32 @@ class Plan:
     pixels: int
     bytes: int
     seconds: float | None
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def make_plan(planner: Planner, *, rate: float | None, workers: int = 1) -> Plan:
-    """Add up what a planner would do; ``rate`` is in pixels a second and worker."""
+    """Add up what a planner would do, and open each scene's files; ``rate`` is in pixels a second and worker."""
     rows, scenes, pixels, size = [], 0, 0, 0
-    for step in planner:
-        rows.append({"id": step.task.id, "todo": step.todo, "reason": step.reason})
-        if step.todo:
-            scenes, pixels, size = scenes + 1, pixels + step.pixels, size + step.bytes
-    return Plan(rows, scenes, pixels, size, pixels / rate / workers if rate else None)
+    refused = dict(planner.refused)
+    with ThreadPoolExecutor(_OPENERS) as pool:
+        for step, problem in pool.map(partial(_checked, planner.job), planner):
+            if problem is not None:
+                refused[step.task.id] = problem
+                continue
+            rows.append({"id": step.task.id, "todo": step.todo, "reason": step.reason})
+            if step.todo:
+                scenes, pixels, size = scenes + 1, pixels + step.pixels, size + step.bytes
+    rows += [{"id": name, "todo": False, "reason": f"cannot be done: {why}"} for name, why in refused.items()]
+    rows.sort(key=lambda row: str(row["id"]))
+    return Plan(rows, scenes, pixels, size, pixels / rate / workers if rate else None, refused)
+
+
+def _checked(job: Job, step: Step) -> tuple[Step, str | None]:
+    """Open the files of a scene that is to be done; also returns why it cannot be."""
+    if step.todo:
+        try:
+            item = pystac.Item.from_dict(json.loads(step.task.item))
+            scene_files(item, mask_rule=job.rules.mask_rule, limits=job.limits)
+        except DartsError as error:
+            return step, f"{type(error).__name__}: {redact(error)}"
+    return step, None

@@ -30,6 +30,7 @@ from darts_xr.cube import landcover_for
 from darts_xr.errors import DartsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
+from darts_xr.planet.bands import check_reflectance
 from darts_xr.products import (
     binary_objects,
     member_spread,
@@ -40,6 +41,7 @@ from darts_xr.products import (
     write_raster,
     write_vectors,
 )
+from darts_xr.rasters import RasterLimits
 from darts_xr.stac import PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields
 from pipelines.digests import file_facts
 from pipelines.folder import RunFolder
@@ -52,7 +54,7 @@ log = logging.getLogger(__name__)
 #: What a scene's seconds are told for.
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
-_PICTURE = ("red", "green", "blue")
+_LOOKED_AT = ("red", "green", "blue", "nir")  # for the picture, and whether the numbers can be reflectance
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Job:
         Also write what each network found alone, and how far they disagreed.
     infrastructure : str
         Name of the layer of infrastructure, for the outputs' metadata.
+    limits : RasterLimits
+        What images and masks may be.
     """
 
     ensemble: Ensemble
@@ -78,6 +82,7 @@ class Job:
     folder: str
     members: bool = False
     infrastructure: str = ""
+    limits: RasterLimits = field(default_factory=RasterLimits)
 
     @property
     def files(self) -> frozenset[str]:
@@ -295,8 +300,10 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         *sources.landcover,
     ):
         check_files(needed)
-    bands = [*ensemble.definitions, *_PICTURE]  # of which the networks may need none
-    scene = dx.open_scene(item, auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule)
+    bands = [*ensemble.definitions, *_LOOKED_AT]  # of which the networks may need none
+    scene = dx.open_scene(
+        item, auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule, limits=job.limits
+    )
     clock.lap(STAGES[0])
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
@@ -304,16 +311,18 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     prediction, valid, picture = dask.persist(
         dx.predict(scene, ensemble, members=job.members),
         scene["valid"],
-        scene[[*_PICTURE, "valid"]].isel(every),
+        scene[[*_LOOKED_AT, "valid"]].isel(every),
     )
+    picture = picture.compute()
+    check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
     clock.lap(STAGES[1])
     prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
         connectivity=rules.connectivity,
     )  # fmt: skip
-    percent, binary, picture = dask.compute(
-        probability_percent(prob, threshold=rules.threshold), binary_objects(labels, prob), picture
+    percent, binary = dask.compute(
+        probability_percent(prob, threshold=rules.threshold), binary_objects(labels, prob)
     )
     feats, filters = clean_objects(labels, prob, scene, rules, sources)
     if "infrastructure" in filters:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from darts_xr import __version__
+from darts_xr.errors import ParameterError
+from darts_xr.rasters import RasterLimits
 
 if TYPE_CHECKING:  # torch and geopandas: not for the command's help
     import geopandas as gpd
 
     from darts_xr.inference import Ensemble
     from darts_xr.objects.label import Connectivity
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and float(value).is_integer()
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,32 @@ class Rules:
     max_water: float = 0.2
     mask_rule: str | None = None
     connectivity: Connectivity = 8
+
+    def __post_init__(self) -> None:
+        """Refuse values under which nothing, or nonsense, would be found; before any scene is opened.
+
+        Raises
+        ------
+        ParameterError
+            With the rule, its value, and what it may be.
+        """
+        from darts_xr.planet.masks import MASK_RULES
+
+        whole = "a whole number of pixels, 0 or more"
+        rules = {
+            "threshold": (_is_number(self.threshold) and 0 < self.threshold <= 1, "above 0 and at most 1"),
+            "border": (_is_whole(self.border) and self.border >= 0, whole),
+            "min_pixels": (_is_whole(self.min_pixels) and self.min_pixels >= 0, whole),
+            "max_water": (_is_number(self.max_water) and 0 <= self.max_water <= 1, "a share from 0 to 1"),
+            "mask_rule": (
+                self.mask_rule is None or self.mask_rule in MASK_RULES,
+                f"one of {', '.join(sorted(MASK_RULES))}",
+            ),
+            "connectivity": (self.connectivity in (4, 8, "legacy"), "4, 8 or legacy"),
+        }
+        for name, (fits, wanted) in rules.items():
+            if not fits:
+                raise ParameterError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
 
     def in_force(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         """Rules as outputs state them: without those of filters that did not run."""
@@ -79,6 +116,9 @@ class Settings:
         Know every input file by its content instead of its size and time, and compare it when it is opened. Reads all
         of them before the first scene.
 
+    limits : RasterLimits
+        What pixel sizes, formats and dimensions images and masks may have.
+
     Examples
     --------
     >>> Settings(out="run", auxiliary="neutral", rules=Rules(threshold=0.7)).rules.threshold
@@ -93,6 +133,7 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     members: bool = False
     checksums: bool = False
+    limits: RasterLimits = field(default_factory=RasterLimits)
 
     def ensemble(self) -> Ensemble:
         """Load the headers of the networks."""

@@ -230,9 +230,9 @@ def scene_files(
     check_grid(image, limits)
     positions = _named_bands(found.asset) or band_positions(image_bands(image))
     check_image(image, positions)
+    _check_place(item, image, crs)
     check_same_grid(image, mask)
     rule = find_rule(mask_rule or masked.kind, mask.count, name=mask.name)
-    _check_place(item, image, crs)
     return SceneFiles(image, mask, positions, rule, crs)
 
 

@@ -16,6 +16,8 @@ from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
+from darts_xr.errors import ParameterError
+
 log = logging.getLogger(__name__)
 
 #: Memory that a worker should have for one forward pass, the chunks around it and its libraries, bytes.
@@ -143,13 +145,13 @@ def start_cluster(
     """
     if address == "slurm":
         if memory_limit != "auto":
-            raise ValueError(
+            raise ParameterError(
                 "memory_limit is of workers on this machine; Slurm jobs take memory, shared by its workers"
             )
         return _start_jobs(n_workers, threads_per_worker, dashboard_address, security, **options)
     if address is not None:
         if n_workers is not None or threads_per_worker is not None:
-            raise ValueError(
+            raise ParameterError(
                 f"the workers of {address} are running: leave out n_workers and threads_per_worker"
             )
         return ClusterClient(address, security=security, **options)
@@ -200,7 +202,7 @@ def _start_jobs(
 
     cores, memory = slurm.job_size(cores, memory)
     if gpus and n_workers not in (None, gpus):
-        raise ValueError(
+        raise ParameterError(
             f"a Slurm job with {gpus} GPUs has {gpus} workers, one a GPU; got n_workers={n_workers}"
         )
     workers, threads, share = _share_out(cores, parse_bytes(memory), gpus, n_workers, threads_per_worker)

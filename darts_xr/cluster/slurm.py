@@ -22,6 +22,8 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.security import Security
 
+from darts_xr.errors import MissingExtraError, ParameterError
+
 log = logging.getLogger(__name__)
 
 _MISSING = "Slurm jobs need dask-jobqueue: pip install 'darts-xr[slurm]'"
@@ -62,7 +64,9 @@ def job_size(cores: int | None, memory: str | None) -> tuple[int, str]:
     cores = cores or dask.config.get("jobqueue.slurm.cores")
     memory = memory or dask.config.get("jobqueue.slurm.memory")
     if not cores or not memory:
-        raise ValueError("a Slurm job needs a size: give cores and memory, such as cores=8, memory='32GB'")
+        raise ParameterError(
+            "a Slurm job needs a size: give cores and memory, such as cores=8, memory='32GB'"
+        )
     return cores, memory
 
 
@@ -72,7 +76,7 @@ def _import_jobqueue() -> None:
     try:
         import dask_jobqueue  # noqa: F401
     except ImportError as error:
-        raise ImportError(_MISSING) from error
+        raise MissingExtraError(_MISSING) from error
     if threading.current_thread() is threading.main_thread():
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -233,7 +237,7 @@ def _seconds(walltime: str) -> int:
     """Seconds of a walltime as Slurm writes it: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
     match = _WALLTIME.fullmatch(walltime)
     if match is None:
-        raise ValueError(f"walltime {walltime!r} is none of Slurm's forms, such as '04:00:00' or '1-12'")
+        raise ParameterError(f"walltime {walltime!r} is none of Slurm's forms, such as '04:00:00' or '1-12'")
     parts = [int(part) for part in match["clock"].split(":")]
     if match["days"] is not None:
         hours, minutes, seconds = [*parts, 0, 0][:3]

@@ -22,7 +22,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import ODCExtensionDa
 
 from darts_xr.cube.indices import labelled
-from darts_xr.errors import CRSError
+from darts_xr.errors import CRSError, ParameterError
 from darts_xr.graph.overlap import map_overlap
 
 Spacing = tuple[float, float]
@@ -224,7 +224,7 @@ def relative_elevation(dem: Any, radius: float = 50.0, *, resolution: float | Sp
     np.float32(8.0)
     """
     if not radius > 0:
-        raise ValueError(f"radius must be a positive number of metres, got {radius!r}")
+        raise ParameterError(f"radius must be a positive number of metres, got {radius!r}")
     spacing = pixel_spacing(dem, resolution)
     if isinstance(dem, xr.DataArray):
         values = relative_elevation(dem.data, radius, resolution=spacing)

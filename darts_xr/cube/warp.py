@@ -26,7 +26,7 @@ from odc.geo.xr import xr_coords
 from pyproj import CRS
 
 from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_source
-from darts_xr.errors import CRSError
+from darts_xr.errors import CRSError, ParameterError
 from darts_xr.globe import boxes_meet, grid_bounds, transformer
 from darts_xr.rasters import HTTP_OPTIONS
 
@@ -344,7 +344,7 @@ def warp_onto(
     """
     listed = (sources,) if isinstance(sources, RasterSource) else tuple(sources)
     if len(counts := {len(source.bands) for source in listed}) != 1:
-        raise ValueError(f"sources must all have the same number of bands, got {sorted(counts)}")
+        raise ParameterError(f"sources must all have the same number of bands, got {sorted(counts)}")
     kind, bands = np.dtype(dtype), counts.pop()
     grown = geobox.pad(margin_px) if margin_px else geobox
 

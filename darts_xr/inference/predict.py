@@ -17,7 +17,7 @@ import odc.geo.xr  # noqa: F401  registers .odc
 import xarray as xr
 from numpy.typing import NDArray
 
-from darts_xr.errors import MissingBandsError, TilingError
+from darts_xr.errors import MissingBandsError, ParameterError, TilingError
 from darts_xr.graph.overlap import map_overlap
 from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
 from darts_xr.inference.forward import member_probabilities
@@ -163,7 +163,7 @@ def predict(
     >>> prob = predict(scene, load_ensemble("demo"))  # doctest: +SKIP
     """
     if tiling not in get_args(Tiling):
-        raise ValueError(f"tiling must be one of {', '.join(get_args(Tiling))}, got {tiling!r}")
+        raise ParameterError(f"tiling must be one of {', '.join(get_args(Tiling))}, got {tiling!r}")
     if tiling == "legacy" and (tile, margin) != (None, None):
         raise TilingError('tiling="legacy" has windows of its own; tile and margin are for tiling="lattice"')
     names = ensemble.bands

@@ -20,7 +20,7 @@ _ORDERS = {
 }
 _TYPES = ("uint16", "int16")
 _SCALE = 0.0001  # from stored numbers to reflectance
-_BRIGHTEST = 15_000.0  # no scene is so bright in the median of its clear pixels, snow and ice included
+_BRIGHTEST = 12_000.0  # no scene is so bright in the median of its clear pixels, snow and ice included
 _DARKEST = 100.0  # 1 % reflectance: even clear water with some shore is brighter
 _ENOUGH = 1000  # pixels from which on equal or dark values are no accident
 _COMMON = {*IMAGE_BANDS, "coastal", "yellow", "rededge"}

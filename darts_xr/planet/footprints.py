@@ -24,7 +24,7 @@ from darts_xr.planet.bands import IMAGE_BANDS, check_reflectance
 from darts_xr.planet.masks import BLACKFILL, UDM1_CLOUD, find_rule
 from darts_xr.rasters import DRIVERS, RasterHeader, naming_read_errors, open_raster, read_image
 
-_SAMPLE = 16  # every so many pixels one is looked at for its brightness
+_SAMPLES = 512  # pixels along a side that are looked at for their brightness
 _STRIP = 512  # rows read at once: a whole number of the blocks of delivered files
 _CELLS = 2048  # longest side of the coarse grid that the outline is drawn on
 _VERTICES = 48  # an outline with more is simplified further
@@ -78,6 +78,7 @@ def survey(
     header = image or mask
     assert header is not None  # the caller has at least one of them
     height, width = header.shape
+    sample = max(1, max(height, width) // _SAMPLES)
     step = 1
     while max(height, width) > step * _CELLS:
         step *= 2
@@ -103,7 +104,7 @@ def survey(
                 cloud = (strip[5] == 1) if mask.count >= 8 else (strip[0] & UDM1_CLOUD) != 0
                 cloudy_count += int(np.count_nonzero(cloud & seen))
             if image:
-                every = (slice(None, None, _SAMPLE), slice(None, None, _SAMPLE))
+                every = (slice(None, None, sample), slice(None, None, sample))
                 samples.append(pixels[:, *every][:, valid[every]])
             seen_count += int(np.count_nonzero(seen))
             valid_count += int(np.count_nonzero(valid))

@@ -27,6 +27,7 @@ from rasterio.windows import Window
 from threadpoolctl import threadpool_limits
 
 from darts_xr.catalog import write_catalog
+from darts_xr.errors import ParameterError
 from darts_xr.planet import planet_items
 from darts_xr.planet.masks import UDM2_BANDS
 from darts_xr.products import write_vectors
@@ -123,9 +124,9 @@ def write_world(
     'catalog.json'
     """
     if not 256 <= size <= 10_000:
-        raise ValueError(f"size must be 256 to 10000 pixels, got {size}")
+        raise ParameterError(f"size must be 256 to 10000 pixels, got {size}")
     if scenes < 1:
-        raise ValueError(f"scenes must be at least 1, got {scenes}")
+        raise ParameterError(f"scenes must be at least 1, got {scenes}")
     say = progress or log.info
     world = SampleWorld(Path(out))
     crs = _utm_crs(*centre)

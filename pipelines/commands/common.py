@@ -97,6 +97,22 @@ def _keep_traceback() -> Path:
     return path
 
 
+def raster_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options of what images and masks may be."""
+    for option in (
+        click.option(
+            "--pixel-size", type=float, nargs=2, default=(2.0, 5.0), show_default=True,
+            help="Smallest and largest pixel of an image, metres.",
+        ),
+        click.option(
+            "--driver", "drivers", multiple=True, default=("GTiff",), show_default=True,
+            help="GDAL format of images and masks; repeat for more. VRT and others can name any file of this machine.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 def finish(summary: dict[str, Any], as_json: bool, out: Any = None) -> None:
     """Print the summary as JSON, or where the output went."""
     if as_json:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pipelines.commands.common import PATH, finish, verb
+from pipelines.commands.common import PATH, finish, raster_options, verb
 
 
 @click.command()
@@ -46,6 +46,7 @@ from pipelines.commands.common import PATH, finish, verb
 @click.option(
     "--mask-rule", default=None, help="Rule of the valid mask; by default that of the mask at hand."
 )
+@raster_options
 @click.option("--only", multiple=True, help="Only the scene of this id; repeat for more.")
 @click.option("--retry-failed", is_flag=True, help="Do scenes again that failed before.")
 @click.option("--verify", is_flag=True, help="Read the files of finished scenes; do damaged ones again.")
@@ -76,7 +77,10 @@ def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **op
         max_failures=options["max_failures"], retry_failed=options["retry_failed"], verify=options["verify"]
     )
     if dry_run:
-        _show_plan(plan(source, settings, only=only, limits=limits), as_json)
+        found = plan(source, settings, only=only, limits=limits)
+        _show_plan(found, as_json)
+        if found.refused:
+            sys.exit(1)
         return
     from pipelines.cautions import cautions
     from pipelines.console import notes, show_scenes, steps
@@ -111,6 +115,7 @@ def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **op
 def _settings(options: dict[str, Any]) -> Any:
     """Gather the options that say how to detect."""
     import darts_xr as dx
+    from darts_xr.rasters import RasterLimits
     from pipelines.settings import Rules, Settings
 
     rules = {name: options[name] for name in ("threshold", "border", "min_pixels", "max_water", "mask_rule")}
@@ -127,6 +132,7 @@ def _settings(options: dict[str, Any]) -> Any:
         rules=Rules(**rules),
         members=options["members"],
         checksums=options["checksums"],
+        limits=RasterLimits(tuple(options["pixel_size"]), tuple(options["drivers"])),
     )
 
 
