@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import pystac
+import requests
 import urllib3
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from requests.adapters import HTTPAdapter
 from upath import UPath
 
 from darts_xr.addresses import cause, file_name, in_store, is_url, join, next_page, redact, store_errors
@@ -27,7 +30,41 @@ _PAGE = 250  # items asked of an API at once
 _EMPTY_PAGES = 10  # pages without items in a row, after which an API is taken to have no end
 _DEPTH = 64  # catalogues inside each other, after which a catalogue is taken to have no end
 _BACK_OFF = 0.5  # seconds; the waits before the third and later tries are 2, 4, 8 times as long
-_TIMEOUT = 30.0  # seconds for one answer
+_TIMEOUT = 30.0  # seconds until an answer begins, and between two parts of it
+_LONGEST = 300.0  # seconds for one whole answer
+_LARGEST = 256 << 20  # bytes of one answer, unpacked: some 50,000 items
+_CHUNK = 1 << 16
+_MOST_PAGES = 20_000  # of one search: five million items
+
+
+class _LimitedAdapter(HTTPAdapter):
+    """Reads whole answers, but none that is too large or takes too long, however slowly or well packed it comes."""
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request and read its answer.
+
+        Raises
+        ------
+        requests.RequestException
+            Among others where a limit is passed.
+        """
+        began, body = time.monotonic(), bytearray()
+        answer = super().send(*args, **{**kwargs, "stream": True})
+        try:
+            while chunk := answer.raw.read1(_CHUNK, decode_content=True):
+                body += chunk
+                if len(body) > _LARGEST:
+                    raise requests.exceptions.ContentDecodingError(
+                        f"the answer is larger than {_LARGEST >> 20} MiB; search a smaller area"
+                    )
+                if time.monotonic() - began > _LONGEST:
+                    raise requests.exceptions.ReadTimeout(f"the answer takes longer than {_LONGEST:.0f} s")
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.exceptions.ConnectionError(error) from error
+        finally:
+            answer.close()
+        answer._content, answer._content_consumed = bytes(body), True
+        return answer
 
 
 def web() -> StacApiIO:
@@ -40,7 +77,10 @@ def web() -> StacApiIO:
         raise_on_status=False,
         respect_retry_after_header=False,  # a server could ask for hours
     )
-    return StacApiIO(timeout=_TIMEOUT, max_retries=retry)
+    reader = StacApiIO(timeout=_TIMEOUT)
+    for scheme in ("http://", "https://"):
+        reader.session.mount(scheme, _LimitedAdapter(max_retries=retry))
+    return reader
 
 
 def is_api(document: dict[str, Any]) -> bool:
@@ -263,6 +303,11 @@ def _pages(
             raise CatalogError(
                 f"the search of {redact(search)} runs in a circle: page {number} is or links to an earlier page; "
                 "tell its operator, or search a smaller area"
+            )
+        if number > _MOST_PAGES:
+            raise CatalogError(
+                f"the search of {redact(search)} does not end: it has more than {_MOST_PAGES:,} pages; search a "
+                "smaller area"
             )
         if empty > _EMPTY_PAGES:
             raise CatalogError(

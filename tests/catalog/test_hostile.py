@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import socket
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +407,50 @@ def test_no_message_shows_the_secret_of_an_asset(
         error = raised(lambda found=found: normalize_item(found))  # type: ignore[misc]
         assert not leaks(error, caplog), href
         assert ".tif" in str(error)
+
+
+# --- answers without end -----------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_LARGEST", 1 << 20)
+    bomb = gzip.compress(b" " * (64 << 20))
+
+    def answer(method: str, path: str, body: bytes, headers: dict[str, str]) -> Any:
+        return 200, bomb, {"Content-Encoding": "gzip"}
+
+    with serve(answer) as root, pytest.raises(CatalogError, match="larger than 1 MiB"):
+        load_items(f"{root}/catalog.json")
+
+
+def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_LONGEST", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(100):  # ten seconds at most
+                    connection.sendall(b" ")
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(CatalogError, match=r"takes longer than"):
+            load_items(f"http://127.0.0.1:{server.getsockname()[1]}/catalog.json")
+        assert time.monotonic() - began < 8
+
+
+def test_a_search_of_ever_new_pages_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_MOST_PAGES", 5)
+
+    def page(number: int, root: str) -> dict[str, Any]:
+        return {
+            "features": [feature(f"s{number}")],
+            "links": [LINK | {"href": f"{root}/search?page={number}"}],
+        }
+
+    with serve(Api(page)) as root, pytest.raises(CatalogError, match="more than 5 pages"):
+        search(root)
