@@ -1,4 +1,4 @@
-"""``map_overlap`` as ``dask.array`` has it, with three tasks a block instead of about fifteen.
+"""``map_overlap`` as ``dask.array`` has it, with three tasks a block instead of fifteen.
 
 A neighbour hands over copies of its four rims, so that its own pixels can go as soon as it has been worked on, and the
 halo is joined in the task that uses it. docs/decisions.md says when Dask's own can take this one's place.

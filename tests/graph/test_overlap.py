@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from darts_xr.graph.overlap import map_overlap
 
 NUMPY_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge"}
-STRUCTURED = np.dtype([("many", "i8"), ("one", "u1")])
+STRUCTURED = np.dtype([("many", "i8"), ("one", "i1")])
 constants = st.integers(-3, 99)
 boundaries = st.one_of(st.sampled_from(["none", "reflect", "mirror", "nearest"]), constants)
 
