@@ -208,6 +208,10 @@ def bands_from_dicts(definitions: Iterable[Mapping[str, Any]]) -> tuple[Band, ..
     known = {field.name for field in fields(Band)}
     bands = []
     for definition in definitions:
+        if not isinstance(definition, Mapping):
+            raise BandDefinitionError(
+                f"a band is defined as {str(definition)[:40]!r}, not as entries of a mapping"
+            )
         name = definition.get("name", "without name")
         if missing := sorted(known - _LATER_FIELDS - definition.keys()):
             raise BandDefinitionError(f"band {name!r}: the definition lacks {missing}")

@@ -12,7 +12,7 @@ from torch import nn
 
 from darts_xr.cube.bands import Band
 from darts_xr.digests import file_digest
-from darts_xr.errors import CheckpointError
+from darts_xr.errors import CheckpointError, PredictionError
 from darts_xr.inference import legacy, native, nextgen
 from darts_xr.inference.network import Architecture
 from darts_xr.inference.weights import Description, Weights, load_safely
@@ -89,6 +89,8 @@ class Checkpoint:
         ------
         CheckpointError
             When the network cannot be built, the weights do not fit it, or the file is gone or another one by now.
+        PredictionError
+            When weights are NaN or infinite.
         """
         if Path(self.path).is_file() and file_digest(Path(self.path)) != self.sha256:
             raise CheckpointError(
@@ -112,6 +114,11 @@ class Checkpoint:
                 f"{self.path}: the weights do not fit {self.architecture.name}/{self.architecture.encoder}: "
                 f"{len(missing)} missing (first: {missing[:1]}), {len(unexpected)} unexpected "
                 f"(first: {unexpected[:1]}). The file was altered or is of another network."
+            )
+        if spoiled := [key for key, value in network.state_dict().items() if not value.isfinite().all()]:
+            raise PredictionError(
+                f"{self.path}: {len(spoiled)} of the network's tensors hold NaN or infinity (first: {spoiled[0]}), so it "
+                "answers nonsense. Take the checkpoint of an earlier epoch, or copy the file again."
             )
         return network.eval()
 

@@ -124,7 +124,28 @@ def member_probabilities(
                     target = result[number, window.top : window.bottom, window.left : window.right]
                     target.copy_(p[: target.shape[0], : target.shape[1]])
         done = _record(device)
-    return _download(result, done)
+    probability = _download(result, done)
+    _check_finite(probability, windows, ensemble, place, origin)
+    return probability
+
+
+def _check_finite(
+    probability: FloatArray,
+    windows: Sequence[Window],
+    ensemble: Ensemble,
+    place: str,
+    origin: tuple[int, int],
+) -> None:
+    """Refuse answers that are no numbers: as NaN they would pass for masked pixels."""
+    for window in windows:
+        cores = probability[:, window.top : window.bottom, window.left : window.right]
+        if np.isnan(cores).any():
+            number = int(np.isnan(cores).any(axis=(1, 2)).argmax())
+            raise PredictionError(
+                f"{place}: member {ensemble.members[number].name} answered NaN in the tile "
+                f"whose core begins at row {origin[0] + window.top}, column {origin[1] + window.left}. Its weights, or "
+                "the pixels there, are damaged; try precision='float32', or load the checkpoint again."
+            )
 
 
 def _distinct_bands(ensemble: Ensemble) -> list[Band]:

@@ -16,6 +16,7 @@ from darts_xr.inference.weights import Description, Weights
 
 _HEADER = "darts_xr"
 _VERSION = 1
+_LARGEST = 65_536  # px of a tile or margin; anything more is a slip
 
 
 def describe(path: Path) -> Description:
@@ -29,7 +30,16 @@ def describe(path: Path) -> Description:
         ) from error
     if _HEADER not in metadata:
         raise CheckpointError(f"{path} has no darts_xr header, so its bands and their scaling are not known.")
-    header: dict[str, Any] = json.loads(metadata[_HEADER])
+    try:
+        header: dict[str, Any] = json.loads(metadata[_HEADER])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: the header is no JSON: {error}. Save the checkpoint again."
+        ) from error
+    if not isinstance(header, dict):
+        raise CheckpointError(
+            f"{path}: the header is {str(header)[:40]!r} and no JSON object. Save it again."
+        )
     if header.get("format") != _VERSION:
         raise CheckpointError(
             f"{path} has format {header.get('format')}; this version reads format {_VERSION}."
@@ -37,9 +47,24 @@ def describe(path: Path) -> Description:
     expected = {"name", "architecture", "bands", "tile", "margin", "training", "licence"}
     if missing := sorted(expected - header.keys()):
         raise CheckpointError(f"{path}: the header lacks {', '.join(missing)}. Save the checkpoint again.")
+    for name, kind in (
+        ("name", str), ("architecture", dict), ("bands", list), ("training", dict), ("licence", str),
+    ):  # fmt: skip
+        if not isinstance(header[name], kind):
+            raise CheckpointError(
+                f"{path}: {name} in the header is {str(header[name])[:40]!r}. Save it again."
+            )
+    architecture = Architecture.from_dict(header["architecture"])
+    for name, least in (("tile", architecture.stride), ("margin", 0)):
+        length = header[name]
+        if type(length) is not int or length < least or length % architecture.stride or length > _LARGEST:
+            raise CheckpointError(
+                f"{path}: {name} in the header must be a multiple of {architecture.stride} px, the network's stride, "
+                f"from {least} to {_LARGEST}; it is {str(length)[:40]}. Save the checkpoint again."
+            )
     return Description(
         name=header["name"],
-        architecture=Architecture.from_dict(header["architecture"]),
+        architecture=architecture,
         bands=bands_from_dicts(header["bands"]),
         tile=header["tile"],
         margin=header["margin"],

@@ -22,6 +22,10 @@ FAMILIES = (
 )  # fmt: skip
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A segmentation network of the segmentation-models-pytorch family with one output class.
@@ -67,7 +71,25 @@ class Architecture:
                 f"The architecture in the checkpoint's header has the entries {sorted(values)}; expected are "
                 f"{sorted(known)}. Was it written by a newer version of darts_xr?"
             )
-        return cls(**{**values, "decoder_channels": tuple(values["decoder_channels"])})
+        plain: dict[str, Any] = {name: entry.default for name, entry in cls.__dataclass_fields__.items()}
+        plain |= values
+        for name, fits in (
+            ("name", isinstance(plain["name"], str)),
+            ("encoder", isinstance(plain["encoder"], str)),
+            ("depth", _is_count(plain["depth"]) and plain["depth"] <= 8),
+            ("in_channels", _is_count(plain["in_channels"])),
+            (
+                "decoder_channels",
+                isinstance(plain["decoder_channels"], list | tuple)
+                and all(_is_count(channels) for channels in plain["decoder_channels"]),
+            ),
+        ):
+            if not fits:
+                raise CheckpointError(
+                    f"The architecture in the checkpoint's header has {name} {str(plain[name])[:40]!r}, which cannot "
+                    "be. Save the checkpoint again."
+                )
+        return cls(**{**values, "decoder_channels": tuple(plain["decoder_channels"])})
 
     def check(self) -> None:
         """Refuse a family of networks that is not known, without the seconds that building takes."""

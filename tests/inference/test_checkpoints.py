@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from darts_xr.cube.bands import BANDS, LEGACY_BANDS, bands_to_dicts, scale_band
-from darts_xr.errors import BandDefinitionError, CheckpointError
+from darts_xr.errors import BandDefinitionError, CheckpointError, DartsError, PredictionError
 from darts_xr.inference import Architecture, load_ensemble, network_input, predict, read_checkpoint
 from tests.inference.worlds import SEVEN, lively, scene_of, small_checkpoint
 
@@ -340,3 +340,46 @@ def test_the_shipped_members_load() -> None:
     assert ensemble.bands == TEN
     assert [len(member.bands) for member in ensemble.members] == [10, 7]
     assert "synthetic" in ensemble.members[0].licence
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("tile", 0), ("tile", -512), ("tile", 512.0), ("tile", "512"), ("tile", None), ("tile", True),
+        ("margin", -32), ("margin", 5), ("bands", "all"), ("bands", [7]), ("architecture", None), ("training", []),
+        ("licence", 3), ("name", None),
+    ],
+)  # fmt: skip
+def test_headers_of_nonsense_are_refused_by_entry(tmp_path: Path, entry: str, value: Any) -> None:
+    path = small_checkpoint(tmp_path / "a.safetensors").path
+    header = {**_header(path), entry: value}
+    with pytest.raises(DartsError, match=entry.removesuffix("s")):
+        read_checkpoint(_with_header(tmp_path / "a.safetensors", header))
+
+
+@pytest.mark.parametrize("header", [[], 7, None, "text"])
+def test_a_header_that_is_no_object_is_refused(tmp_path: Path, header: Any) -> None:
+    small_checkpoint(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="no JSON object"):
+        read_checkpoint(_with_header(tmp_path / "a.safetensors", header))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"), [("depth", 0), ("encoder", 7), ("in_channels", "ten"), ("depth", None)]
+)
+def test_architectures_of_nonsense_are_refused(tmp_path: Path, entry: str, value: Any) -> None:
+    path = small_checkpoint(tmp_path / "a.safetensors").path
+    header = _header(path)
+    header["architecture"][entry] = value
+    with pytest.raises(CheckpointError, match=entry):
+        read_checkpoint(_with_header(tmp_path / "a.safetensors", header))
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    path = Path(small_checkpoint(tmp_path / "a.safetensors").path)
+    header, weights = _header(path), safetensors.torch.load_file(path)
+    first = next(key for key, value in weights.items() if value.is_floating_point())
+    weights[first].view(-1)[0] = float("nan")
+    safetensors.torch.save_file(weights, path, metadata={"darts_xr": json.dumps(header)})
+    with pytest.raises(PredictionError, match=first):
+        read_checkpoint(path).load_network()
