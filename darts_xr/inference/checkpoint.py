@@ -117,7 +117,7 @@ class Checkpoint:
             )
         if spoiled := [key for key, value in network.state_dict().items() if not value.isfinite().all()]:
             raise PredictionError(
-                f"{self.path}: {len(spoiled)} of the network's tensors hold NaN or infinity (first: {spoiled[0]}), so it "
+                f"{self.path}: {len(spoiled)} of its tensors hold NaN or infinity (first: {spoiled[0]}), so it "
                 "answers nonsense. Take the checkpoint of an earlier epoch, or copy the file again."
             )
         return network.eval()
