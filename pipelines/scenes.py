@@ -218,7 +218,7 @@ def clean_objects(
     feats = dx.vectorize(labels, prob)
     n_detected = int(feats.attrs["n_detected"])
     if sources.landcover:
-        year = int(str(scene.attrs["datetime"])[:4])
+        year = int(scene["time"].dt.year)
         cover = landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
         feats = dx.filter_water(feats, cover, max_fraction=rules.max_water)
     if sources.infrastructure is not None:
@@ -259,24 +259,25 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
     # One pass over the pixels: probability, mask and picture come out of the same reads.
-    prediction, valid, picture = dask.persist(
-        dx.predict(scene, ensemble, members=job.members),
+    members = dx.predict_members(scene, ensemble) if job.members else None
+    prob, members, valid, picture = dask.persist(
+        dx.predict(scene, ensemble) if members is None else members["probability"],
+        members,
         scene["valid"],
         scene[[*_PICTURE, "valid"]].isel(every),
     )
     clock.lap(STAGES[1])
-    prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
     )
     percent, binary, picture = dask.compute(probability_percent(prob), binary_objects(labels, prob), picture)
     feats, counts = clean_objects(labels, prob, scene, rules, sources)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
-    alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
+    alone = None if members is None else member_objects(members, threshold=rules.threshold)
     seen = valid_polygon(valid)
     clock.lap(STAGES[2])
 
-    made_by = provenance(rules, ensemble, prob.attrs)
+    made_by = provenance(rules, ensemble, prob)
     home = RunFolder(job.folder)
     with home.scene_part(task.id, job.files) as part:
         write_raster(percent, part / "probability.tif", metadata=made_by)
@@ -285,7 +286,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         if alone is not None:
             write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
         shown = percent.isel(every)
-        title = task.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
+        title = task.id + (" (synthetic)" if "synthetic" in made_by else "")
         heat = (shown / 100.0).where(shown != 255)
         write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)
         item = result_item(task.id, seen, percent, counts, made_by)
@@ -335,7 +336,8 @@ def result_item(
         "roles": ["data"],
     }
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
-    made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
+    own = ("item_id", "datetime", "constellation")  # fields of STAC itself
+    made = {f"darts:{key}": value for key, value in made_by.items() if key not in own}
     seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
     grid = raster.odc.geobox
     outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}
@@ -351,6 +353,7 @@ def result_item(
         **outline,
         "properties": {
             "datetime": made_by["datetime"],
+            "constellation": made_by["constellation"],
             # A UTM zone; str() of the CRS would give WKT.
             **grid_fields(f"EPSG:{grid.crs.epsg}", raster.shape, grid.transform),
             **made,

@@ -12,6 +12,7 @@ from darts_xr import __version__
 
 if TYPE_CHECKING:  # torch and geopandas: not for the command's help
     import geopandas as gpd
+    import xarray as xr
 
     from darts_xr.inference import Ensemble
 
@@ -86,7 +87,7 @@ class Settings:
         return self.models if isinstance(self.models, Ensemble) else dx.load_ensemble(*self.models)
 
 
-def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = None) -> dict[str, str]:
+def provenance(rules: Rules, ensemble: Ensemble, scene: xr.DataArray | None = None) -> dict[str, str]:
     """Tell what made an output, as flat text for the metadata of any file format.
 
     Parameters
@@ -95,8 +96,8 @@ def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = 
         The rules in force.
     ensemble : Ensemble
         The networks.
-    attrs : dict, optional
-        Attributes of the scene, for outputs of one scene.
+    scene : xarray.DataArray, optional
+        Probability of the scene, for outputs of one scene.
     """
     made_by = {
         "darts_xr": __version__,
@@ -104,7 +105,13 @@ def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = 
         "batch_norm": ensemble.batch_norm,
         "rules": json.dumps(asdict(rules), sort_keys=True),
     }
-    for key in ("item_id", "datetime", "product", "mask_rule", "auxiliary", "tiling", "synthetic"):
-        if attrs and key in attrs:
-            made_by[key] = str(attrs[key])
-    return made_by
+    if scene is None:
+        return made_by
+    from darts_xr.cube.metadata import SYNTHETIC, metadata_of, time_text
+
+    facts = metadata_of(scene)
+    made_by |= {"item_id": facts["item_id"], "datetime": time_text(facts["time"])}
+    for key in ("product", "constellation", "mask_rule", "auxiliary", "ensemble", "tiling"):
+        if key in facts:
+            made_by[key] = str(facts[key])
+    return made_by | ({"synthetic": SYNTHETIC} if facts["synthetic"] else {})

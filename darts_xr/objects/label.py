@@ -11,6 +11,7 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from darts_xr.cube.metadata import linked
 from darts_xr.errors import CRSError, ObjectError
 from darts_xr.graph.layers import as_dask, blocks, extend, lazy_array
 from darts_xr.objects.runs import (
@@ -262,12 +263,13 @@ def label_objects(
     out.attrs = {
         **prob.attrs,
         "long_name": "object number, 0 where there is none",
+        "units": "1",
         "threshold": float(threshold),
         "border_px": float(border),
         "min_pixels": int(min_pixels),
         "connectivity": str(connectivity),
     }
-    return out
+    return linked(out)
 
 
 def check_grid(array: xr.DataArray, name: str) -> Any:

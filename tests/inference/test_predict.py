@@ -23,7 +23,7 @@ from torch import nn
 from darts_xr.catalog import load_items
 from darts_xr.cube import open_scene
 from darts_xr.errors import CheckpointError, MissingBandsError, PredictionError, TilingError
-from darts_xr.inference import Ensemble, load_ensemble, network_input, predict
+from darts_xr.inference import Ensemble, load_ensemble, network_input, predict, predict_members
 from darts_xr.inference.ensemble import network_of
 from darts_xr.objects import label_objects, vectorize
 from darts_xr.sample import SampleWorld
@@ -168,8 +168,9 @@ def test_half_valid_tiles_are_predicted(ensemble: Ensemble) -> None:
 def test_nothing_is_computed_until_asked(ensemble: Ensemble) -> None:
     scene = scene_of(np.ones((130, 70), bool), chunks=(50, 50))
     with raise_if_dask_computes():
-        for options in ({}, {"members": True}, {"augment": True}):
-            predict(scene, ensemble, **options)  # type: ignore[arg-type]
+        predict(scene, ensemble)
+        predict(scene, ensemble, augment=True)
+        predict_members(scene, ensemble)
 
 
 def test_each_pixel_is_read_once(ensemble: Ensemble) -> None:
@@ -184,7 +185,7 @@ def test_each_pixel_is_read_once(ensemble: Ensemble) -> None:
     scene["red"] = scene["red"].copy(
         data=da.map_blocks(counting, scene["red"].data, meta=np.empty((0, 0), "uint16"))
     )
-    dask.compute(predict(scene, ensemble, members=True))
+    dask.compute(predict_members(scene, ensemble))
     assert sum(reads) == valid.size
 
 
@@ -192,7 +193,7 @@ def test_members_and_their_spread(ensemble: Ensemble) -> None:
     valid = np.ones((80, 80), bool)
     valid[:20] = False
     scene = scene_of(valid, chunks=(40, 40))
-    both = predict(scene, ensemble, members=True).compute()
+    both = predict_members(scene, ensemble).compute()
     assert list(both["member"].values) == ["ten", "seven"]
     np.testing.assert_allclose(both["probability"], predict(scene, ensemble).compute(), atol=1e-6)
     np.testing.assert_allclose(
@@ -200,7 +201,7 @@ def test_members_and_their_spread(ensemble: Ensemble) -> None:
     )
     expected = abs(both["member_probability"][0] - both["member_probability"][1])
     np.testing.assert_allclose(both["spread"], expected, atol=1e-6)
-    assert both["probability"].attrs["checkpoints"][0].startswith("ten:")
+    assert both["probability"].attrs["checkpoints"].startswith("ten:")
 
 
 def test_flips_are_averaged(ensemble: Ensemble) -> None:
@@ -219,7 +220,7 @@ def test_statistics_per_tile_are_those_of_the_legacy_workflow(folder: Path) -> N
     valid[100:] = False
     scene = scene_of(valid, chunks=(64, 64))
     with watched(ensemble) as shapes:
-        prob = predict(scene, ensemble, margin=0, members=True).compute()
+        prob = predict_members(scene, ensemble, margin=0).compute()
     assert shapes == [(1, 10, 64, 64)] * 2  # one whole tile a batch, its masked pixels with it
     member = ensemble.members[0]
     stack = torch.from_numpy(np.stack([scene[name].values.astype("float32")[64:] for name in ensemble.bands]))
