@@ -18,6 +18,8 @@ import xarray as xr
 
 from darts_xr.errors import MissingBandsError
 
+#: Scalar coordinates of a scene, along ``time`` in a cube.
+IDENTITY = ("time", "item_id", "synthetic")
 SYNTHETIC = "synthetic scene, no real observation"
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 

@@ -15,7 +15,7 @@ from odc.geo.geom import bbox_union
 from odc.geo.xr import xr_reproject
 
 from darts_xr.catalog import search
-from darts_xr.cube.metadata import linked, scene_coords, utc_time
+from darts_xr.cube.metadata import IDENTITY, linked, scene_coords, utc_time
 from darts_xr.cube.scene import open_scene
 from darts_xr.errors import MissingBandsError
 from darts_xr.globe import Bounds
@@ -28,6 +28,9 @@ PROVENANCE = (
 SCENE_BANDS = (*IMAGE_BANDS, "ndvi", "valid")
 
 
+_concat: Any = xr.Variable.concat  # xarray gives it no types
+
+
 def _step(item: pystac.Item) -> dict[str, Any]:
     """Coordinates of one time step: what identifies the scene, and what its item says of how it was made."""
     stated = {name: item.properties.get(f"darts:{name}", item.properties.get(name)) for name in PROVENANCE}
@@ -38,7 +41,7 @@ def _along_time(steps: Sequence[dict[str, Any]]) -> dict[str, xr.Variable]:
     """Coordinates of all steps, one after the other; "unknown" where an item does not say what another says."""
     names = dict.fromkeys(name for step in steps for name in step)
     columns = {name: [xr.Variable((), step.get(name, "unknown")) for step in steps] for name in names}
-    return {name: xr.Variable.concat(column, "time") for name, column in columns.items()}
+    return {name: _concat(column, "time") for name, column in columns.items()}
 
 
 def _grid(
@@ -80,9 +83,15 @@ def _of_scenes(scenes: Sequence[xr.Dataset], grid: GeoBox, chunks: int) -> xr.Da
     """Bands of scenes, each pixel the nearest of its scene; 0, or False for ``valid``, beyond its edge."""
     steps = []
     for scene in scenes:
-        plain = scene.drop_vars(["time", "item_id", "synthetic"]).astype("float32")
-        moved = xr_reproject(plain, grid, resampling="nearest", dst_nodata=np.nan, chunks=(chunks, chunks))
-        steps.append(moved)
+        moved = {}
+        for name, raster in scene.drop_vars(IDENTITY).data_vars.items():
+            plain = raster.astype("uint8") if raster.dtype == bool else raster  # GDAL warps no booleans
+            missing = np.nan if raster.dtype.kind == "f" else 0
+            warped = xr_reproject(
+                plain, grid, resampling="nearest", dst_nodata=missing, chunks=(chunks, chunks)
+            )
+            moved[name] = warped.astype(raster.dtype).assign_attrs(raster.attrs)
+        steps.append(xr.Dataset(moved))
     return xr.concat(steps, "time", coords="minimal", compat="override", combine_attrs="drop")
 
 
@@ -147,7 +156,9 @@ def open_cube(
         scenes = [open_scene(item, bands=wanted, chunks=chunks)[list(bands)] for item in items]
         grid = _grid([scene.odc.geobox for scene in scenes], like, bbox, resolution, crs)
         cube = _of_scenes(scenes, grid, chunks)
-        steps = [_step(item) | {"mask_rule": s.attrs["mask_rule"]} for item, s in zip(items, scenes, strict=True)]
+        steps = [
+            _step(item) | {"mask_rule": s.attrs["mask_rule"]} for item, s in zip(items, scenes, strict=True)
+        ]
     else:
         for item in items:
             if missing := [band for band in bands if band not in item.assets]:
