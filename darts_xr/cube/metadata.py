@@ -85,7 +85,10 @@ def metadata_of(data: xr.Dataset | xr.DataArray | Mapping[str, Any]) -> dict[str
         for name, coord in data.coords.items()
         if coord.ndim == 0 and not isinstance(coord.data, da.Array) and "crs_wkt" not in coord.attrs
     }
-    plain = {name: value.item() if value.dtype.kind in "bU" else value for name, value in scalars.items()}
+    plain = {
+        name: value.item() if isinstance(value, np.bool_ | np.str_) else value
+        for name, value in scalars.items()
+    }
     return {**{str(name): value for name, value in data.attrs.items()}, **plain}
 
 

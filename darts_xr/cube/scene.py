@@ -175,7 +175,7 @@ def open_scene(
         _valid_block, pixels, flags, rule=rule, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool)
     )
     variables["valid"] = on_grid(
-        valid, grid, "valid", long_name="pixel may be used", units="1", mask_rule=rule
+        valid, grid, "valid", long_name="pixel may be used", units="1", nodata=0, mask_rule=rule
     )
     kept = [name for name in BANDS if name in variables and (bands is None or name in wanted)]
     scene = xr.Dataset({name: variables[name] for name in (*kept, "valid")}, attrs=attrs)

@@ -368,3 +368,58 @@ def test_the_graph_is_small_and_holds_no_weights(ensemble: Ensemble) -> None:
     (optimized,) = dask.optimize(prob)
     assert len(optimized.__dask_graph__()) / 64 <= 40
     assert len(pickle.dumps(optimized.__dask_graph__())) < 2e6
+
+
+def _counting(scene: xr.Dataset, name: str) -> list[int]:
+    """Let a band tell how many pixels of each of its chunks are read."""
+    reads: list[int] = []
+
+    def count(block: np.ndarray) -> np.ndarray:
+        reads.append(block.size)
+        return block
+
+    scene[name] = scene[name].copy(
+        data=da.map_blocks(count, scene[name].data, dtype=scene[name].dtype, meta=np.empty((0, 0)))
+    )
+    return reads
+
+
+@pytest.mark.parametrize(
+    ("window", "pixels"),
+    [
+        ((slice(70, 100), slice(130, 150)), 96 * 96),  # one tile and its margin on each side
+        ((slice(0, 10), slice(0, 10)), 80 * 80),  # at the scene's corner the margin is mirrored
+        ((slice(60, 70), slice(-20, None)), 160 * 64),  # two tiles, of which the scene's edge cuts one
+        ((slice(None), slice(None)), 272 * 240),
+    ],
+)
+def test_a_window_is_that_part_of_the_whole_at_the_cost_of_its_tiles_and_margin(
+    ensemble: Ensemble, window: tuple[slice, slice], pixels: int
+) -> None:
+    y, x = np.mgrid[:272, :240]
+    valid = (y + x > 60) & ((y - 90) ** 2 + (x - 140) ** 2 > 50)
+    scene = scene_of(valid, chunks=(16, 16))
+    whole = predict(scene, ensemble).compute()[window]
+    reads = _counting(scene, "red")
+    part = predict(scene, ensemble, window=window)
+    assert reads == []
+    np.testing.assert_allclose(part.compute(), whole, atol=1e-5)
+    xr.testing.assert_equal(part["x"], whole["x"])
+    assert sum(reads) == pixels
+    both = predict_members(scene, ensemble, window=window)
+    np.testing.assert_allclose(both["probability"].compute(), whole, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scenes(), st.data())
+def test_any_window_is_that_part_of_the_whole(
+    ensemble: Ensemble, case: tuple[np.ndarray, tuple[Any, Any], tuple[Any, Any]], data: st.DataObject
+) -> None:
+    valid, chunks, _ = case
+    window = []
+    for length in valid.shape:
+        start = data.draw(st.integers(0, length - 1))
+        window.append(slice(start, data.draw(st.integers(start + 1, length))))
+    scene = scene_of(valid, chunks=chunks)
+    part = predict(scene, ensemble, window=(window[0], window[1])).compute()
+    np.testing.assert_allclose(part, predict(scene, ensemble).compute()[tuple(window)], atol=1e-5)
