@@ -91,6 +91,7 @@ def landcover_for(
         "landcover",
         long_name="ESRI annual land cover class",
         units="1",
+        nodata=0,
         source="esri-landcover",
         year=years[0],
         requested_year=year,

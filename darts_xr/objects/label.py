@@ -264,6 +264,7 @@ def label_objects(
         **prob.attrs,
         "long_name": "object number, 0 where there is none",
         "units": "1",
+        "nodata": 0,
         "threshold": float(threshold),
         "border_px": float(border),
         "min_pixels": int(min_pixels),
