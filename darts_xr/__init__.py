@@ -26,6 +26,7 @@ _HOMES = {
     "relative_elevation": "cube",
     "load_ensemble": "inference",
     "predict": "inference",
+    "predict_members": "inference",
     "label_objects": "objects",
     "vectorize": "objects",
     "filter_water": "objects",

@@ -59,6 +59,10 @@ class GridMismatchError(SceneError):
     """Two rasters that must share a pixel grid do not."""
 
 
+class WindowError(SceneError):
+    """A window holds no pixel of the scene, or is none."""
+
+
 class CRSError(SceneError):
     """A coordinate reference system is missing or unfit."""
 

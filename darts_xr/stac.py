@@ -11,9 +11,10 @@ from typing import Any
 import pystac
 
 _SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
-# The versions that odc-stac and pystac read; eo 2 and raster 2 have no eo:bands and raster:bands.
+# The versions that odc-stac, stackstac and pystac read; eo 2 and raster 2 have no eo:bands and raster:bands,
+# projection 2 has no proj:epsg, and stackstac knows no proj:code.
 EO_EXTENSION = _SCHEMA.format("eo/v1.1.0")
-PROJECTION_EXTENSION = _SCHEMA.format("projection/v2.0.0")
+PROJECTION_EXTENSION = _SCHEMA.format("projection/v1.2.0")
 RASTER_EXTENSION = _SCHEMA.format("raster/v1.1.0")
 VIEW_EXTENSION = _SCHEMA.format("view/v1.0.0")  # may not stand without an angle
 FILE_EXTENSION = _SCHEMA.format("file/v2.1.0")
@@ -21,9 +22,10 @@ IMAGE_EXTENSIONS = (EO_EXTENSION, PROJECTION_EXTENSION, RASTER_EXTENSION)
 
 
 def grid_fields(code: str, shape: Sequence[int], transform: Any) -> dict[str, Any]:
-    """Projection fields of a raster: CRS code, rows and columns, affine transform."""
+    """Projection fields of a raster: EPSG code in both spellings, rows and columns, affine transform."""
     return {
         "proj:code": code,
+        "proj:epsg": int(code.removeprefix("EPSG:")),
         "proj:shape": [int(side) for side in shape],
         "proj:transform": [float(value) for value in tuple(transform)[:6]],
     }

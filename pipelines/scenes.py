@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.catalog.checksums import check_files
 from darts_xr.cube import landcover_for
+from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import DartsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
@@ -245,7 +246,7 @@ def clean_objects(
     feats = dx.vectorize(labels, prob, keep_removed=True)
     filters: dict[str, str] = {}
     if sources.landcover:
-        year = int(scene_date(scene.attrs)[:4])
+        year = int(scene_date(scene)[:4])
         cover = landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
         feats = dx.filter_water(feats, cover, max_fraction=rules.max_water, keep_removed=True)
         filters["water"] = f"{cover.attrs['source']} {cover.attrs['year']}"
@@ -255,9 +256,9 @@ def clean_objects(
     return feats, filters
 
 
-def scene_date(attrs: Mapping[Any, Any]) -> str:
+def scene_date(scene: xr.Dataset | xr.DataArray) -> str:
     """Day of a scene, YYYY-MM-DD."""
-    return str(attrs["datetime"])[:10]
+    return time_text(metadata_of(scene)["time"])[:10]
 
 
 def _counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
@@ -308,15 +309,16 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
     # One pass over the pixels: probability, mask and picture come out of the same reads.
-    prediction, valid, picture = dask.persist(
-        dx.predict(scene, ensemble, members=job.members),
+    members = dx.predict_members(scene, ensemble) if job.members else None
+    prob, members, valid, picture = dask.persist(
+        dx.predict(scene, ensemble) if members is None else members["probability"],
+        members,
         scene["valid"],
         scene[[*_LOOKED_AT, "valid"]].isel(every),
     )
     picture = picture.compute()
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
     clock.lap(STAGES[1])
-    prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
         connectivity=rules.connectivity,
@@ -330,12 +332,12 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     counts = _counts(feats)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
     removed = removed_objects(feats, prob)
-    spread = member_spread(level1, feats, labels, prediction["spread"]) if job.members else None
-    alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
+    spread = None if members is None else member_spread(level1, feats, labels, members["spread"])
+    alone = None if members is None else member_objects(members, threshold=rules.threshold)
     seen = valid_polygon(valid)
     clock.lap(STAGES[2])
 
-    made_by = provenance(rules, ensemble, prob.attrs, filters)
+    made_by = provenance(rules, ensemble, prob, filters)
     home = RunFolder(job.folder)
     with home.scene_part(task.id, job.files) as part:
         write_raster(percent, part / "probability.tif", metadata=made_by)
@@ -346,7 +348,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
             write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
             write_vectors(spread, part / "spread", formats=("parquet",), metadata=made_by)
         shown = percent.isel(every)
-        title = task.id + (" (synthetic)" if "synthetic" in prob.attrs else "")
+        title = task.id + (" (synthetic)" if "synthetic" in made_by else "")
         heat = (shown / 100.0).where(shown != 255)
         write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)
         result = result_item(task.id, seen, percent, counts, made_by)
@@ -355,7 +357,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     clock.lap(STAGES[3])
     return {
         "state": "done",
-        "date": scene_date(prob.attrs),
+        "date": scene_date(prob),
         "pixels": int(valid.size),
         "valid_pixels": int(valid.sum()),
         "counts": counts,
@@ -403,7 +405,8 @@ def result_item(
     }
     assets["removed"] = assets["level1"] | {"href": "./removed.parquet", "roles": ["metadata"]}
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
-    made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
+    own = ("item_id", "datetime", "constellation")  # fields of STAC itself
+    made = {f"darts:{key}": value for key, value in made_by.items() if key not in own}
     seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
     grid = raster.odc.geobox
     outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}
@@ -419,6 +422,7 @@ def result_item(
         **outline,
         "properties": {
             "datetime": made_by["datetime"],
+            "constellation": made_by["constellation"],
             # A UTM zone; str() of the CRS would give WKT.
             **grid_fields(f"EPSG:{grid.crs.epsg}", raster.shape, grid.transform),
             **made,

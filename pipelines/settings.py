@@ -15,6 +15,7 @@ from darts_xr.rasters import RasterLimits
 
 if TYPE_CHECKING:  # torch and geopandas: not for the command's help
     import geopandas as gpd
+    import xarray as xr
 
     from darts_xr.inference import Ensemble
     from darts_xr.objects.label import Connectivity
@@ -144,7 +145,7 @@ class Settings:
 
 
 def provenance(
-    rules: Rules, ensemble: Ensemble, attrs: Mapping[Any, Any], filters: Mapping[str, str]
+    rules: Rules, ensemble: Ensemble, scene: xr.DataArray, filters: Mapping[str, str]
 ) -> dict[str, str]:
     """Tell what made the outputs of a scene, as flat text for the metadata of any file format.
 
@@ -154,22 +155,26 @@ def provenance(
         The rules in force.
     ensemble : Ensemble
         The networks.
-    attrs : mapping
-        Attributes of the scene's probability.
+    scene : xarray.DataArray
+        Probability of the scene.
     filters : mapping of str to str
         Filters that ran, each with its layer.
     """
+    from darts_xr.cube.metadata import SYNTHETIC, metadata_of, time_text
+
+    facts = metadata_of(scene)
     made_by = {
         "darts_xr": __version__,
         "checkpoints": ", ".join(f"{m.name}:{m.sha256}" for m in ensemble.members),
         "batch_norm": ensemble.batch_norm,
         "rules": json.dumps(rules.in_force(filters), sort_keys=True),
         "filters": json.dumps(filters, sort_keys=True),
-        "model_version": ensemble.version(synthetic_scene="synthetic" in attrs),
+        "model_version": ensemble.version(synthetic_scene=bool(facts["synthetic"])),
     }
-    if "auxiliary_coverage" in attrs:
-        made_by["auxiliary_coverage"] = json.dumps(attrs["auxiliary_coverage"], sort_keys=True)
-    for key in ("item_id", "datetime", "product", "mask_rule", "auxiliary", "tiling", "synthetic"):
-        if key in attrs:
-            made_by[key] = str(attrs[key])
-    return made_by
+    made_by |= {"item_id": facts["item_id"], "datetime": time_text(facts["time"])}
+    if "auxiliary_coverage" in facts:
+        made_by["auxiliary_coverage"] = json.dumps(facts["auxiliary_coverage"], sort_keys=True)
+    for key in ("product", "constellation", "mask_rule", "auxiliary", "ensemble", "tiling"):
+        if key in facts:
+            made_by[key] = str(facts[key])
+    return made_by | ({"synthetic": SYNTHETIC} if facts["synthetic"] else {})

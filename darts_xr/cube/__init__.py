@@ -5,6 +5,8 @@ rasters of many dates on one grid. The kernels (:func:`ndvi`, :func:`slope`, :fu
 any kind. :data:`BANDS` defines each band once, for training and inference alike.
 """
 
+import rioxarray  # noqa: F401  registers .rio on everything that the library returns
+
 from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
 from darts_xr.cube.bands import BANDS, Band, scale_band, select_bands
 from darts_xr.cube.indices import ndvi

@@ -7,7 +7,7 @@ Conventions of the items: an asset ``dem`` holds heights in metres; assets ``rel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.bands import BANDS
-from darts_xr.cube.layers import band_fields, items_near, layer_sources, trend_sources
-from darts_xr.cube.loaders import Engine, check_engine, load_bands
-from darts_xr.cube.mosaic import RasterSource
-from darts_xr.cube.terrain import (
-    Spacing,
-    disk,
-    relative_elevation,
-    relative_elevation_inside,
-    slope,
-    slope_inside,
-)
-from darts_xr.cube.warp import Derivation, lazy_blocks, on_grid, warp_block, warp_onto
+from darts_xr.cube.layers import Layer, band_fields, items_near, layer_of, layer_of_bands
+from darts_xr.cube.loaders import Engine, layer_reader
+from darts_xr.cube.terrain import Spacing, disk, relative_elevation_inside, slope_inside
+from darts_xr.cube.warp import Derivation, Resampling, as_type, lazy_blocks, on_grid
 from darts_xr.errors import CRSError, MissingBandsError
 
 TERRAIN = ("relative_elevation", "slope")
@@ -71,57 +63,81 @@ def _derive(
 
 
 def _terrain(
-    sources: tuple[RasterSource, ...],
+    layer: Layer,
     geobox: GeoBox,
     names: tuple[str, ...],
     *,
     radius: float,
     grid: TerrainGrid,
     chunks: Any,
+    engine: Engine,
     device: str,
 ) -> da.Array:
     """Terrain bands (band, y, x) from the tiles of a DEM: each height is read and warped once."""
     derivation = Derivation(
         len(names), partial(_reach, names, radius), partial(_derive, names=names, radius=radius)
     )
-    warp = partial(warp_block, sources, geobox, resampling="cubic", device=device)
+    read = layer_reader(
+        layer, geobox, engine=engine, resampling="cubic", device=device,
+        derivation=derivation if grid == "dem" else None,
+    )  # fmt: skip
 
     def read_on_scene(rows: slice, cols: slice) -> NDArray[np.float32]:
         spacing = (abs(geobox.resolution.y), abs(geobox.resolution.x))
         halo = derivation.reach(spacing)
         grown = [slice(s.start - h, s.stop + h) for s, h in zip((rows, cols), halo, strict=True)]
-        return derivation.derive(warp(*grown), spacing)
-
-    def read_on_dem(rows: slice, cols: slice) -> NDArray[np.float32]:
-        return warp(rows, cols, derivation=derivation)
+        return derivation.derive(read(*grown), spacing)
 
     return lazy_blocks(
-        read_on_scene if grid == "scene" else read_on_dem,
+        read_on_scene if grid == "scene" else read,
         geobox.shape,
         chunks=chunks,
         dtype=np.float32,
         lead=len(names),
-        token=("terrain", sources, geobox, names, radius, grid, device),
+        token=("terrain", layer.sources, geobox, names, radius, grid, engine, device),
+    )
+
+
+def _trends(
+    layer: Layer, geobox: GeoBox, *, resampling: Resampling, chunks: Any, engine: Engine, device: str
+) -> da.Array:
+    """Trend bands (band, y, x), uint8, neutral where there is no value."""
+    read = layer_reader(layer, geobox, engine=engine, resampling=resampling, device=device)
+
+    def read_typed(rows: slice, cols: slice) -> NDArray[np.uint8]:
+        return as_type(read(rows, cols), np.dtype(np.uint8), BANDS["tc_brightness"].neutral)
+
+    return lazy_blocks(
+        read_typed,
+        geobox.shape,
+        chunks=chunks,
+        dtype=np.uint8,
+        lead=len(TRENDS),
+        token=("trends", layer.sources, geobox, resampling, engine, device),
     )
 
 
 def _ready_made(
-    items: Sequence[pystac.Item], name: str, geobox: GeoBox, chunks: Any, device: str
-) -> da.Array | None:
-    """Layer that a catalogue brings along, decoded to metres or degrees; None if there is none."""
-    carriers = [item for item in items if name in item.assets]
-    if not carriers:
+    items: Sequence[pystac.Item], name: str, geobox: GeoBox, *, chunks: Any, engine: Engine, device: str
+) -> tuple[da.Array, str] | None:
+    """Layer that a catalogue brings along, decoded to metres or degrees, and its items; None if there is none."""
+    found = layer_of(items, name, None)
+    if found is None:
         return None
-    first = (band_fields(carriers[0].assets[name]) or [{}])[0]
+    first = (band_fields(found.items[0].assets[name]) or [{}])[0]
     stated = "scale" in first or "offset" in first or str(first.get("data_type", "")).startswith("float")
     if name == "relative_elevation" and not stated:
-        scale, offset, nodata = _LEGACY_SCALE, _LEGACY_OFFSET, 0.0
+        scale, offset = _LEGACY_SCALE, _LEGACY_OFFSET
+        found = layer_of(items, name, 0.0) or found
     else:
-        scale, offset, nodata = float(first.get("scale", 1.0)), float(first.get("offset", 0.0)), None
-    sources = layer_sources(carriers, name, nodata)
-    warped: da.Array = warp_onto(sources, geobox, resampling="cubic", chunks=chunks, device=device).data
-    decoded: da.Array = warped * np.float32(scale) + np.float32(offset)
-    return decoded
+        scale, offset = float(first.get("scale", 1.0)), float(first.get("offset", 0.0))
+    read = layer_reader(found, geobox, engine=engine, resampling="cubic", device=device)
+
+    def read_decoded(rows: slice, cols: slice) -> NDArray[np.float32]:
+        return read(rows, cols)[0] * np.float32(scale) + np.float32(offset)
+
+    token = ("ready-made", found.sources, geobox, scale, offset, engine, device)
+    return lazy_blocks(read_decoded, geobox.shape, chunks=chunks, dtype=np.float32, token=token), found.names
 
 
 def auxiliary_layers(
@@ -167,14 +183,15 @@ def auxiliary_layers(
     -------
     dict of DataArray (y, x)
         Lazy, in the order of ``needed``. Terrain is float32 in metres and degrees with NaN in voids; trends
-        are uint8 with 127 (no change) where the source has no data. Nothing is opened until computed.
+        are uint8 with 127 (no change) where the source has no data. ``attrs["items"]`` names the items that are
+        read for the band. Nothing is opened until computed.
 
     Raises
     ------
     MissingBandsError
         If no item that meets the scene provides a band; the message names the bands and the two ways out.
     EngineError
-        If the engine is unknown, not installed, or cannot read such an asset.
+        If the engine is unknown, not installed, or cannot read such an asset or derive on the DEM's own grid.
     MissingFileError, DamagedFileError, CRSError
         When computed; the message names the item.
     """
@@ -188,41 +205,25 @@ def auxiliary_layers(
     layers: dict[str, da.Array] = {}
     notes: dict[str, dict[str, Any]] = {}
 
+    how: dict[str, Any] = {"chunks": chunks, "engine": engine, "device": device}
     terrain = tuple(name for name in names if name in TERRAIN)
-    dems = tuple(layer_sources(near, "dem", -9999.0))
-    if terrain and dems:
-        if check_engine(engine) == "exact":
-            stack = _terrain(
-                dems, geobox, terrain, radius=size, grid=terrain_grid, chunks=chunks, device=device
-            )
-        else:
-            carriers = [item for item in near if "dem" in item.assets]
-            stack = _terrain_by(engine, carriers, geobox, terrain, radius=size, chunks=chunks)
+    if terrain and (dem := layer_of(near, "dem", -9999.0)):
+        stack = _terrain(dem, geobox, terrain, radius=size, grid=terrain_grid, **how)
         for index, name in enumerate(terrain):
             layers[name] = stack[index]
-            notes[name] = {"terrain_grid": terrain_grid}
+            notes[name] = {"terrain_grid": terrain_grid, "items": dem.names}
         if "relative_elevation" in terrain:
             notes["relative_elevation"]["radius"] = size
     else:
         for name in terrain:
-            if (ready := _ready_made(near, name, geobox, chunks, device)) is not None:
-                layers[name], notes[name] = ready, {"terrain_grid": "ready-made"}
+            if (ready := _ready_made(near, name, geobox, **how)) is not None:
+                layers[name], notes[name] = ready[0], {"terrain_grid": "ready-made", "items": ready[1]}
 
-    if any(name in TRENDS for name in names) and (trends := trend_sources(near, TRENDS)):
-        if check_engine(engine) == "exact":
-            stack = warp_onto(
-                trends,
-                geobox,
-                resampling=trends_resampling,
-                chunks=chunks,
-                dtype=np.uint8,
-                nodata=BANDS["tc_brightness"].neutral,
-                device=device,
-            ).data
-        else:
-            stack = _trends_by(engine, near, geobox, trends_resampling, chunks)
+    if any(name in TRENDS for name in names) and (trends := layer_of_bands(near, TRENDS)):
+        stack = _trends(trends, geobox, resampling=trends_resampling, **how)
         for index, name in enumerate(TRENDS):
-            layers[name], notes[name] = stack[index], {"resampling": trends_resampling}
+            layers[name] = stack[index]
+            notes[name] = {"resampling": trends_resampling, "items": trends.names}
 
     if missing := [name for name in names if name not in layers]:
         raise MissingBandsError(
@@ -230,54 +231,6 @@ def auxiliary_layers(
             'auxiliary="neutral" to stand in level terrain and a neutral trend (written into the metadata)'
         )
     return {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
-
-
-def _terrain_by(
-    engine: Any,
-    items: Sequence[pystac.Item],
-    geobox: GeoBox,
-    names: tuple[str, ...],
-    *,
-    radius: float,
-    chunks: Any,
-) -> da.Array:
-    """Terrain bands from a DEM that another engine warped, with the same kernels."""
-    halo = _reach(names, radius, (abs(geobox.resolution.y), abs(geobox.resolution.x)))
-    grown = geobox.pad(halo[1], halo[0])
-    heights = load_bands(
-        items, "dem", ["dem"], grown, engine=engine, resampling="cubic", chunks=_side(chunks)
-    )
-    dem = on_grid(heights["dem"].data, grown)
-    kernels: dict[str, Callable[..., Any]] = {
-        "slope": slope,
-        "relative_elevation": partial(relative_elevation, radius=radius),
-    }
-    inner = slice(halo[0], halo[0] + geobox.shape[0]), slice(halo[1], halo[1] + geobox.shape[1])
-    return da.stack([kernels[name](dem).data[inner] for name in names]).rechunk(
-        (1, _side(chunks), _side(chunks))
-    )
-
-
-def _trends_by(
-    engine: Any, items: Sequence[pystac.Item], geobox: GeoBox, resampling: str, chunks: Any
-) -> da.Array:
-    """Trend bands that another engine warped."""
-    sources = [
-        (item, key)
-        for item in items
-        for key, asset in item.assets.items()
-        if set(TRENDS) <= {field.get("name") for field in band_fields(asset)}
-    ]
-    carriers, key = [item for item, _ in sources], sources[0][1]
-    loaded = load_bands(
-        carriers, key, TRENDS, geobox, engine=engine, resampling=resampling, chunks=_side(chunks)
-    )
-    neutral = BANDS["tc_brightness"].neutral
-    return da.stack([loaded[name].fillna(neutral).round().astype(np.uint8).data for name in TRENDS])
-
-
-def _side(chunks: Any) -> int:
-    return chunks if isinstance(chunks, int) else 1024
 
 
 def _label(data: da.Array, geobox: GeoBox, name: str, **attrs: Any) -> xr.DataArray:

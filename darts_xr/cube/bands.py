@@ -116,6 +116,13 @@ BANDS: dict[str, Band] = {
     )
 }
 
+# Names of the CF standard name table, where it has one; not a field of Band, whose fields stand in checkpoints.
+_STANDARD_NAMES = {
+    "ndvi": "normalized_difference_vegetation_index",
+    "slope": "ground_slope_angle",
+    **dict.fromkeys(("blue", "green", "red", "nir"), "surface_bidirectional_reflectance"),
+}
+
 # Fields that the first checkpoints do not state; their defaults hold there.
 _LATER_FIELDS = {"clip", "kernel_grid"}
 
@@ -130,6 +137,11 @@ LEGACY_BANDS: dict[str, Band] = {
     )
     for name, band in BANDS.items()
 }
+
+
+def standard_name(name: str) -> dict[str, str]:
+    """Attribute ``standard_name`` of a band (CF conventions); empty where there is none for it."""
+    return {"standard_name": _STANDARD_NAMES[name]} if name in _STANDARD_NAMES else {}
 
 
 def select_bands(names: Iterable[str] | None = None) -> tuple[Band, ...]:

@@ -8,6 +8,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from darts_xr.cube.bands import standard_name
+
 
 def _ndvi(red: Any, nir: Any) -> Any:
     # float32 first: uint16 differences and sums would wrap around.
@@ -61,7 +63,7 @@ def labelled(
 ) -> xr.DataArray:
     """Give ``data`` the grid of ``like`` and attributes of its own; nothing is inherited but the grid."""
     out = xr.DataArray(data, coords=like.coords, dims=like.dims, name=name)
-    out.attrs = {"long_name": long_name, "units": units, **attrs}
+    out.attrs = {**standard_name(name), "long_name": long_name, "units": units, **attrs}
     mapping = like.encoding.get("grid_mapping", like.attrs.get("grid_mapping"))
     if mapping is not None:
         out.encoding["grid_mapping"] = mapping

@@ -15,7 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from darts_xr.cube.layers import band_fields, items_near, layer_sources
+from darts_xr.cube.layers import band_fields, items_near, source_of
 from darts_xr.cube.mosaic import RasterSource, open_source
 from darts_xr.cube.warp import on_grid, warp_onto
 from darts_xr.errors import LandCoverError, MissingBandsError
@@ -77,7 +77,7 @@ def landcover_for(
     chosen = [item for item in near if _year(item) == years[0]]
     if years[0] != year:
         logger.warning("no land cover of %s at hand, that of %s is used", year, years[0])
-    sources = layer_sources(chosen, "landcover", 0.0)
+    sources = [source_of(item, "landcover", (1,), 0.0) for item in chosen]
     # The tile in the scene's own zone, else the first, gives the grid; others are brought onto it.
     grids = [_tile_grid(item, source) for item, source in zip(chosen, sources, strict=True)]
     grid = next((g for g in grids if g.crs == geobox.crs), grids[0])
@@ -91,6 +91,7 @@ def landcover_for(
         "landcover",
         long_name="ESRI annual land cover class",
         units="1",
+        nodata=0,
         source="esri-landcover",
         year=years[0],
         requested_year=year,

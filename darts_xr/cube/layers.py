@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,17 +66,34 @@ def items_near(items: Iterable[pystac.Item], geobox: GeoBox, when: datetime | No
     return sorted(near, key=distance)
 
 
-def trend_sources(items: Iterable[pystac.Item], names: Sequence[str]) -> list[RasterSource]:
-    """Files of every asset that has all the named bands, read in the order of ``names``."""
-    sources = []
+@dataclass(frozen=True)
+class Layer:
+    """Files of one layer around a scene: an item, the key of its asset and what to read of it, for each."""
+
+    items: tuple[pystac.Item, ...]
+    keys: tuple[str, ...]
+    sources: tuple[RasterSource, ...]
+
+    @property
+    def names(self) -> str:
+        """Ids of the items, for attributes."""
+        return ", ".join(sorted({item.id for item in self.items}))
+
+
+def layer_of(items: Iterable[pystac.Item], key: str, nodata: float | None) -> Layer | None:
+    """First band of every asset of the given key; None where no item has one."""
+    carriers = tuple(item for item in items if key in item.assets)
+    sources = tuple(source_of(item, key, (1,), nodata) for item in carriers)
+    return Layer(carriers, (key,) * len(carriers), sources) if carriers else None
+
+
+def layer_of_bands(items: Iterable[pystac.Item], names: Sequence[str]) -> Layer | None:
+    """Assets that have all the named bands, read in the order of ``names``; None where no item has one."""
+    found: list[tuple[pystac.Item, str, RasterSource]] = []
     for item in items:
         for key, asset in item.assets.items():
             present = [band.get("name") for band in band_fields(asset)]
             if set(names) <= set(present):
-                sources.append(source_of(item, key, tuple(present.index(n) + 1 for n in names), None))
-    return sources
-
-
-def layer_sources(items: Iterable[pystac.Item], key: str, nodata: float | None) -> list[RasterSource]:
-    """First band of every asset of the given key."""
-    return [source_of(item, key, (1,), nodata) for item in items if key in item.assets]
+                places = tuple(present.index(name) + 1 for name in names)
+                found.append((item, key, source_of(item, key, places, None)))
+    return Layer(*zip(*found, strict=True)) if found else None

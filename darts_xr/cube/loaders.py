@@ -1,117 +1,141 @@
-"""Auxiliary layers by other people's loaders: odc-stac and stackstac, for comparison and for their users.
+"""Who reads an auxiliary layer: this package's exact warp, or other people's loaders, for comparison and their users.
 
 The default engine (``"exact"``, :mod:`darts_xr.cube.warp`) is exact to 0.002 pixels and independent of the chunks;
-these two warp with GDAL, whose approximate coordinates are off by up to 0.02 pixels and depend on the block.
+odc-stac and stackstac warp with GDAL, whose approximate coordinates are off by up to 0.02 pixels and depend on the
+block. Whichever it is, a reader gives the pixels of one block, and nothing else knows of engines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import odc.stac
-import pystac
 import rasterio.enums
 import xarray as xr
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from darts_xr.cube.layers import band_fields
+from darts_xr.cube.layers import Layer, band_fields
+from darts_xr.cube.warp import Derivation, Resampling, warp_block
 from darts_xr.errors import EngineError
 
 Engine = Literal["exact", "odc-stac", "stackstac"]
 ENGINES: tuple[Engine, ...] = ("exact", "odc-stac", "stackstac")
 
+#: Pixels ``rows`` × ``cols`` of a grid, which may lie outside of it: float32 (band, y, x), NaN where there are none.
+Reader = Callable[[slice, slice], NDArray[np.float32]]
 
-def load_bands(
-    items: Sequence[pystac.Item],
-    key: str,
-    bands: Sequence[str],
+
+def layer_reader(
+    layer: Layer,
     geobox: GeoBox,
     *,
-    engine: Literal["odc-stac", "stackstac"],
-    resampling: str,
-    chunks: int,
-) -> xr.Dataset:
-    """Load bands of one asset of several items as one mosaic on a grid.
+    engine: Engine,
+    resampling: Resampling,
+    device: str = "cpu",
+    derivation: Derivation | None = None,
+) -> Reader:
+    """Make the function that reads a block of a layer on a grid; opens nothing.
 
     Parameters
     ----------
-    items : sequence of pystac.Item
-        Items that have the asset; the first that has a value wins.
-    key : str
-        The asset.
-    bands : sequence of str
-        Names of its bands to load, as the item lists them; the asset's key for a single unnamed band.
+    layer : Layer
+        Files of one layer; the first that has a value wins.
     geobox : GeoBox
         The grid.
-    engine : {"odc-stac", "stackstac"}
-        Who loads. stackstac reads assets of one band only and needs the extra ``stackstac``.
+    engine : {"exact", "odc-stac", "stackstac"}
+        Who reads. stackstac reads assets of one band only and needs the extra ``stackstac``.
     resampling : str
         ``"cubic"``, ``"bilinear"`` or ``"nearest"``.
-    chunks : int
-        Chunk side in pixels.
-
-    Returns
-    -------
-    xarray.Dataset
-        Lazy, one float32 variable a band, dims (y, x), NaN where no item has data.
+    device : str, optional
+        torch device that interpolates, for the exact engine.
+    derivation : Derivation, optional
+        Bands to derive on the layer's own grid before it is warped, which only the exact engine can.
 
     Raises
     ------
     EngineError
-        When stackstac is not installed, or is asked for an asset of several bands.
+        When the engine is unknown, not installed, or cannot read such an asset or derive on its grid.
     """
-    if engine == "odc-stac":
-        return _by_odc_stac(items, key, bands, geobox, resampling, chunks)
-    return _by_stackstac(items, key, bands, geobox, resampling, chunks)
+    if engine == "exact":
+        return partial(
+            warp_block, layer.sources, geobox, resampling=resampling, device=device, derivation=derivation
+        )
+    if engine not in ENGINES:
+        raise EngineError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if derivation is not None:
+        raise EngineError(
+            f"engine={engine!r} cannot derive bands on the source's own grid, as the bands asked for say; "
+            "take bands whose kernel_grid is 'scene', or the default engine"
+        )
+    if len(set(layer.keys)) != 1:
+        raise EngineError(
+            f"engine={engine!r} needs assets of one name, these items have {', '.join(sorted(set(layer.keys)))}; "
+            "rename them, or use the default engine"
+        )
+    if engine == "stackstac":
+        _check_stackstac(layer)
+    load = {"odc-stac": _by_odc_stac, "stackstac": _by_stackstac}[engine]
+    return partial(_load_block, load, layer, geobox, resampling)
 
 
-def _by_odc_stac(
-    items: Sequence[pystac.Item], key: str, bands: Sequence[str], geobox: GeoBox, resampling: str, chunks: int
-) -> xr.Dataset:
+@dataclass(frozen=True)
+class _Place:
+    """Where a loader is to put a layer, and how."""
+
+    geobox: GeoBox
+    resampling: str
+
+
+def _load_block(
+    load: Callable[[Layer, _Place], NDArray[Any]],
+    layer: Layer,
+    geobox: GeoBox,
+    resampling: str,
+    rows: slice,
+    cols: slice,
+) -> NDArray[np.float32]:
+    shape = (rows.stop - rows.start, cols.stop - cols.start)
+    block = geobox.translate_pix(cols.start, rows.start).expand(shape)
+    return np.asarray(load(layer, _Place(block, resampling)), np.float32)
+
+
+def _by_odc_stac(layer: Layer, place: _Place) -> NDArray[Any]:
     # One group for all items: they become one mosaic, not time steps.
-    names = {
-        name: f"{key}.{number + 1}" for number, name in enumerate(_band_names(items[0], key)) if name in bands
-    }
+    names = [f"{layer.keys[0]}.{number}" for number in layer.sources[0].bands]
     loaded = odc.stac.load(
-        items, bands=list(names.values()), geobox=geobox, resampling=resampling, dtype="float32", nodata=np.nan,
-        chunks={"y": chunks, "x": chunks}, groupby=lambda item, parsed, index: "all",
+        layer.items, bands=names, geobox=place.geobox, resampling=place.resampling, dtype="float32", nodata=np.nan,
+        groupby=lambda item, parsed, index: "all",
     )  # fmt: skip
-    return loaded.isel(time=0, drop=True).rename({alias: name for name, alias in names.items()})
+    return np.stack([loaded[name].values[0] for name in names])
 
 
-def _by_stackstac(
-    items: Sequence[pystac.Item], key: str, bands: Sequence[str], geobox: GeoBox, resampling: str, chunks: int
-) -> xr.Dataset:
+def _check_stackstac(layer: Layer) -> None:
     try:
-        import stackstac
+        import stackstac  # noqa: F401
     except ImportError as error:
         raise EngineError("engine='stackstac' needs the extra: pip install 'darts-xr[stackstac]'") from error
-    for item in items:
-        if (count := len(_band_names(item, key))) > 1:
+    for item, key in zip(layer.items, layer.keys, strict=True):
+        if (count := len(band_fields(item.assets[key]))) > 1:
             raise EngineError(
                 f"{item.id}: stackstac reads assets of one band only, {key!r} has {count}; "
                 "use engine='odc-stac' or the default"
             )
-    epsg = None if geobox.crs is None else geobox.crs.epsg
+
+
+def _by_stackstac(layer: Layer, place: _Place) -> NDArray[Any]:
+    import stackstac
+
+    box = place.geobox
     stacked = stackstac.stack(
-        list(items), assets=[key], epsg=epsg, bounds=tuple(geobox.boundingbox), snap_bounds=False,
-        resolution=(abs(geobox.resolution.x), abs(geobox.resolution.y)), xy_coords="center", chunksize=chunks,
-        resampling=rasterio.enums.Resampling[resampling], dtype=np.dtype("float32"), fill_value=np.float32(np.nan),
-        rescale=False, sortby_date=False,
+        list(layer.items), assets=[layer.keys[0]], epsg=None if box.crs is None else box.crs.epsg,
+        bounds=tuple(box.boundingbox), snap_bounds=False, resolution=(abs(box.resolution.x), abs(box.resolution.y)),
+        xy_coords="center", chunksize=max(box.shape), resampling=rasterio.enums.Resampling[place.resampling],
+        dtype=np.dtype("float32"), fill_value=np.float32(np.nan), rescale=False, sortby_date=False,
     )  # fmt: skip
-    mosaic = stackstac.mosaic(stacked, dim="time").isel(band=0, drop=True)
-    return xr.Dataset({bands[0]: (("y", "x"), mosaic.data)})
-
-
-def _band_names(item: pystac.Item, key: str) -> list[str]:
-    fields = band_fields(item.assets[key])
-    return [str(field.get("name", key)) for field in fields] or [key]
-
-
-def check_engine(engine: Any) -> Engine:
-    """Refuse an engine that does not exist."""
-    if engine not in ENGINES:
-        raise EngineError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    return engine  # type: ignore[no-any-return]
+    mosaic: xr.DataArray = stackstac.mosaic(stacked, dim="time")
+    return mosaic.compute(scheduler="synchronous").values  # type: ignore[no-untyped-call]

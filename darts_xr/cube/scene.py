@@ -20,6 +20,7 @@ from darts_xr.cube.bands import BANDS, Band
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.layers import items_near
 from darts_xr.cube.loaders import Engine
+from darts_xr.cube.metadata import linked, scene_coords
 from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MissingBandsError
 from darts_xr.planet.bands import IMAGE_BANDS
@@ -94,8 +95,9 @@ def open_scene(
         Lazy, dims (y, x), coordinates of pixel centres and ``spatial_ref``. ``blue``, ``green``, ``red``, ``nir``
         (uint16, reflectance × 10000, 0 = no data), ``ndvi`` (float32), with an auxiliary source ``relative_elevation``
         (float32, m), ``slope`` (float32, degrees), ``tc_brightness``, ``tc_greenness``, ``tc_wetness`` (uint8, 127 = no
-        change), and ``valid`` (bool). Attributes name item, date, product, mask rule and auxiliary items. Headers are
-        read to build it, pixels only when it is computed.
+        change), and ``valid`` (bool). Scalar coordinates: ``time`` (UTC), ``item_id`` and ``synthetic``. Attributes
+        name product, constellation, mask rule and the auxiliary items that are read. Headers are read to build it,
+        pixels only when it is computed. It can be written with ``to_netcdf`` and ``to_zarr``.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def open_scene(
     numbers = tuple(range(1, files.mask.count + 1))
     flags = _read_lazily(files.mask, numbers, sizes, image=False, drivers=limits.drivers)
     variables = {
-        name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1", nodata=0)
+        name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1e-4", nodata=0)
         for k, name in enumerate(IMAGE_BANDS)
     }
     variables["ndvi"] = ndvi(variables["red"], variables["nir"])
@@ -162,13 +164,17 @@ def open_scene(
         variables |= {
             name: layer.chunk(dict(zip(("y", "x"), sizes, strict=True))) for name, layer in layers.items()
         }
-        attrs["auxiliary"] = ", ".join(sorted(source.id for source in near))
+        read = {name for layer in layers.values() for name in layer.attrs["items"].split(", ")}
+        attrs["auxiliary"] = ", ".join(sorted(read))
     valid = da.map_blocks(
         _valid_block, pixels, flags, rule=rule, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool)
     )
-    variables["valid"] = on_grid(valid, grid, "valid", long_name="pixel may be used", mask_rule=rule)
+    variables["valid"] = on_grid(
+        valid, grid, "valid", long_name="pixel may be used", units="1", nodata=0, mask_rule=rule
+    )
     kept = [name for name in BANDS if name in variables and (bands is None or name in wanted)]
-    return xr.Dataset({name: variables[name] for name in (*kept, "valid")}, attrs=attrs)
+    scene = xr.Dataset({name: variables[name] for name in (*kept, "valid")}, attrs=attrs)
+    return linked(scene.assign_coords(scene_coords(item)))
 
 
 def _wanted_bands(item: pystac.Item, bands: Sequence[str] | None, auxiliary: Any) -> tuple[str, ...]:
@@ -200,16 +206,8 @@ def _derivation(bands: Sequence[Band]) -> dict[str, Any]:
 
 
 def _attributes(item: pystac.Item, rule: str) -> dict[str, Any]:
-    if item.datetime is None:
-        raise MissingBandsError(f"{item.id} has no acquisition time; set the item's datetime")
-    properties = item.properties
-    attrs: dict[str, Any] = {
-        "item_id": item.id,
-        "datetime": item.datetime.isoformat().replace("+00:00", "Z"),
-        "product": properties.get("darts:product", "unknown"),
-        "constellation": properties.get("constellation", "unknown"),
+    return {
+        "product": item.properties.get("darts:product", "unknown"),
+        "constellation": item.properties.get("constellation", "unknown"),
         "mask_rule": rule,
     }
-    if properties.get("darts:synthetic"):
-        attrs["synthetic"] = "synthetic scene, no real observation"
-    return attrs

@@ -25,6 +25,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import CRS
 
+from darts_xr.cube.bands import standard_name
 from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_source
 from darts_xr.errors import CRSError, ParameterError
 from darts_xr.globe import boxes_meet, grid_bounds, transformer
@@ -352,7 +353,7 @@ def warp_onto(
         # Positions count from the scene's own corner, so that a margin does not move the coordinate lattice.
         rows, cols = (slice(s.start - margin_px, s.stop - margin_px) for s in (rows, cols))
         values = warp_block(listed, geobox, rows, cols, resampling=resampling, device=device)
-        typed = _as_type(values, kind, nodata)
+        typed = as_type(values, kind, nodata)
         return typed if bands > 1 else typed[0]
 
     data = lazy_blocks(
@@ -366,7 +367,7 @@ def warp_onto(
     return on_grid(data, grown)
 
 
-def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float) -> NDArray[Any]:
+def as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float) -> NDArray[Any]:
     """Cast, in place rounding and clipping for integers, with ``nodata`` for NaN."""
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
@@ -381,12 +382,22 @@ def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float) -
 @lru_cache(maxsize=8)
 def _coordinates(geobox: GeoBox) -> xr.Coordinates:
     """Coordinates of a grid, with their indexes: a scene's layers share them."""
-    return xr.Dataset(coords=xr_coords(geobox, dims=("y", "x"))).coords
+    grid = xr.Dataset(coords=xr_coords(geobox, dims=("y", "x")))
+    kind = "projection_{}_coordinate" if geobox.crs is None or geobox.crs.projected else None
+    for axis, degrees in (("y", "latitude"), ("x", "longitude")):
+        name = kind.format(axis) if kind else degrees
+        grid[axis].attrs |= {
+            "standard_name": name,
+            "long_name": f"{axis} of the pixel's centre",
+            "axis": axis.upper(),
+        }
+    return grid.coords
 
 
 def on_grid(data: da.Array, geobox: GeoBox, name: str | None = None, **attrs: Any) -> xr.DataArray:
     """Label the last two axes of an array with a grid's coordinates."""
     dims = ("band",) * (data.ndim - 2) + ("y", "x")
+    attrs = {**standard_name(name or ""), **attrs}
     out = xr.DataArray(data, coords=_coordinates(geobox), dims=dims, name=name, attrs=attrs)
     out.encoding["grid_mapping"] = "spatial_ref"
     return out

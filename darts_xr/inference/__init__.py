@@ -9,7 +9,7 @@ from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint, save_chec
 from darts_xr.inference.ensemble import Ensemble, load_ensemble
 from darts_xr.inference.forward import network_input
 from darts_xr.inference.network import Architecture
-from darts_xr.inference.predict import predict
+from darts_xr.inference.predict import predict, predict_members
 
 __all__ = [
     "Architecture",
@@ -18,6 +18,7 @@ __all__ = [
     "load_ensemble",
     "network_input",
     "predict",
+    "predict_members",
     "read_checkpoint",
     "save_checkpoint",
 ]

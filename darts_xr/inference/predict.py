@@ -8,15 +8,17 @@ tiles see the same pixels, so the numbers do not depend on the chunking.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import dask.array as da
 import numpy as np
-import odc.geo.xr  # noqa: F401  registers .odc
 import xarray as xr
 from numpy.typing import NDArray
 
+from darts_xr.cube.metadata import linked, metadata_of
+from darts_xr.cube.windows import SceneWindow, window_pixels
 from darts_xr.errors import MissingBandsError, ParameterError, TilingError
 from darts_xr.graph.overlap import map_overlap
 from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
@@ -69,18 +71,26 @@ def _mean_block(members: FloatArray) -> FloatArray:
     return np.asarray(members.mean(axis=0))
 
 
-def lattice_chunks(chunks: tuple[int, ...], tile: int, least: int) -> tuple[int, ...]:
-    """Chunk sizes near the given ones whose borders lie on the lattice; only the last may end between.
+def window_chunks(
+    chunks: tuple[int, ...], part: slice, tile: int, margin: int, least: int
+) -> tuple[int, ...]:
+    """Chunk sizes near the given ones for predicting the pixels ``part``; borders of predicted ones lie on the lattice.
 
-    None but a single one is shorter than ``least``, what a neighbour needs as margin and a mirror to fill a stride.
+    Where a part is wanted, what is read as margin is a chunk of its own, so that no more of the rest is asked for. No
+    predicted chunk but a single one is shorter than ``least``, what a neighbour needs as margin and a mirror to fill a
+    stride.
     """
     total = sum(chunks)
-    wanted = min(max(chunks), _LARGEST_BLOCK)
-    target = max(tile, round(wanted / tile) * tile)
-    borders = list(range(0, total, target))
-    if len(borders) > 1 and total - borders[-1] < least:
+    target = max(tile, round(min(max(chunks), _LARGEST_BLOCK) / tile) * tile)
+    first, last = part.start // tile * tile, min(total, -(-part.stop // tile) * tile)
+    if total - last < least:
+        last = total
+    borders = list(range(first, last, target))
+    if len(borders) > 1 and last - borders[-1] < least:
         borders.pop()
-    return tuple(b - a for a, b in zip(borders, [*borders[1:], total], strict=True))
+    rim = {0, max(0, first - margin), min(total, last + margin), total}
+    cuts = sorted({*borders, last, *rim})
+    return tuple(b - a for a, b in pairwise(cuts))
 
 
 def _on_lattice(
@@ -107,26 +117,140 @@ def _check_lattice(ensemble: Ensemble, tile: int, margin: int) -> None:
         raise TilingError(f"margin must not exceed the tile of {tile} px, got {margin}")
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What a prediction is asked for: how the scene is tiled, and the rows and columns that are wanted."""
+
+    tiling: Tiling
+    tile: int
+    margin: int
+    augment: bool
+    rows: slice
+    cols: slice
+
+    @property
+    def text(self) -> str:
+        """What products say about the tiling."""
+        windows = (
+            f"legacy, window {LEGACY_WINDOW} px, overlap {LEGACY_OVERLAP} px, linear ramps"
+            if self.tiling == "legacy"
+            else f"lattice, tile {self.tile} px, margin {self.margin} px"
+        )
+        return f"{windows}{', mean over flips' if self.augment else ''}"
+
+
+def _check(
+    scene: xr.Dataset,
+    ensemble: Ensemble,
+    window: SceneWindow | None,
+    tiling: Tiling,
+    tile: int | None,
+    margin: int | None,
+    augment: bool,
+) -> _Request:
+    """Refuse what cannot be predicted, before anything is computed."""
+    if tiling not in get_args(Tiling):
+        raise ParameterError(f"tiling must be one of {', '.join(get_args(Tiling))}, got {tiling!r}")
+    if tiling == "legacy" and (tile, margin) != (None, None):
+        raise TilingError('tiling="legacy" has windows of its own; tile and margin are for tiling="lattice"')
+    if missing := [name for name in (*ensemble.bands, VALID) if name not in scene]:
+        raise MissingBandsError(
+            f"{_place(scene)} lacks {', '.join(missing)}, which the ensemble {ensemble.name} needs. Open it with an "
+            'auxiliary source that has them, or with auxiliary="neutral".'
+        )
+    if ensemble.synthetic_only and not metadata_of(scene).get("synthetic"):
+        log.warning(
+            "%s is no synthetic scene: %s (%s)",
+            _place(scene),
+            DEMO_CAUTION,
+            ", ".join(ensemble.synthetic_only),
+        )
+    tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
+    if tiling == "lattice":
+        _check_lattice(ensemble, tile, margin)
+    return _Request(tiling, tile, margin, augment, *window_pixels(scene[VALID], window))
+
+
+def _place(scene: xr.Dataset) -> str:
+    return str(metadata_of(scene).get("item_id", "the scene"))
+
+
+def _members(scene: xr.Dataset, ensemble: Ensemble, request: _Request, *, each: bool) -> da.Array:
+    """Lazy probability of the wanted pixels: the mean (y, x), or with ``each`` (member, y, x)."""
+    bands = [scene[name] for name in (*ensemble.bands, VALID)]
+    near = [chunks or (length,) for chunks, length in _chunks_of(scene)]
+    place = _place(scene)
+    light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
+    if request.tiling == "legacy":
+        every = published_windows(
+            structured_array(bands, tuple(near)), light, augment=request.augment, place=place
+        )
+    else:
+        tile, margin = request.tile, request.margin
+        least = max(margin, ensemble.stride)
+        wanted = zip(near, (request.rows, request.cols), strict=True)
+        chunks = tuple(window_chunks(along, part, tile, margin, least) for along, part in wanted)
+        every = _on_lattice(
+            structured_array(bands, chunks), light, tile=tile, margin=margin, augment=request.augment, each=each,
+            place=place,
+        )  # fmt: skip
+    every = every[..., request.rows, request.cols]
+    return every if each or every.ndim == 2 else _mean(every)
+
+
+def _chunks_of(scene: xr.Dataset) -> list[tuple[tuple[int, ...], int]]:
+    like = scene[VALID].transpose("y", "x")
+    return list(zip(like.chunks or ((), ()), like.shape, strict=True))
+
+
+def _attributes(scene: xr.Dataset, ensemble: Ensemble, request: _Request) -> dict[Any, Any]:
+    return {
+        **scene.attrs,
+        "ensemble": ensemble.name,
+        "model_version": ensemble.version(synthetic_scene=bool(metadata_of(scene).get("synthetic"))),
+        "checkpoints": ", ".join(f"{member.name}:{member.sha256}" for member in ensemble.members),
+        "batch_norm": ensemble.batch_norm,
+        "precision": ensemble.precision,
+        "tiling": request.text,
+    }
+
+
+def _labelled(scene: xr.Dataset, request: _Request, mean: da.Array, attrs: dict[Any, Any]) -> xr.DataArray:
+    """Probability on the wanted part of the scene's grid, in the chunks of the scene."""
+    like = scene[VALID].transpose("y", "x").isel(y=request.rows, x=request.cols)
+    probability = xr.DataArray(
+        mean.rechunk(like.chunks or mean.chunks),
+        dims=("y", "x"),
+        coords=like.coords,
+        name="probability",
+        attrs={**attrs, "long_name": "probability of an active retrogressive thaw slump", "units": "1"},
+    )
+    return linked(probability)
+
+
 def predict(
     scene: xr.Dataset,
     ensemble: Ensemble,
     *,
-    members: bool = False,
+    window: SceneWindow | None = None,
     tiling: Tiling = "lattice",
     tile: int | None = None,
     margin: int | None = None,
     augment: bool = False,
-) -> xr.DataArray | xr.Dataset:
+) -> xr.DataArray:
     """Probability that a pixel belongs to an active retrogressive thaw slump.
 
     Parameters
     ----------
     scene : xarray.Dataset
-        A scene of :func:`darts_xr.open_scene`: the bands that the ensemble needs and ``valid``, dims (y, x).
+        A scene of :func:`darts_xr.open_scene`, or one that was saved and opened again: the bands that the ensemble
+        needs and ``valid``, dims (y, x).
     ensemble : Ensemble
         From :func:`darts_xr.load_ensemble`. All members see each chunk while it is in memory.
-    members : bool, optional
-        Also return each member's probability and the spread between members.
+    window : tuple of float or tuple of slice, optional
+        The part that is wanted: west, south, east, north in degrees (west > east across 180°), or slices of rows and
+        columns. The result is that part of the whole scene's, to 1e-5. Predicted are the model tiles that the part
+        touches; read are the chunks of the scene that these tiles and their margin touch.
     tiling : {"lattice", "legacy"}, optional
         ``"lattice"``: model tiles on a lattice anchored at the scene's first pixel. ``"legacy"``: the windows of the
         published workflow, 1024 px with an overlap of 256 blended by linear ramps, and 0 in the outermost ring of
@@ -138,11 +262,11 @@ def predict(
 
     Returns
     -------
-    xarray.DataArray or xarray.Dataset
-        ``probability`` (y, x), float32, 0 to 1, NaN where ``valid`` is False; the mean of all members. With
-        ``members=True`` a Dataset that also has ``member_probability`` (member, y, x) and ``spread`` (y, x), the
-        largest minus the smallest member. Lazy, in the chunks of the scene; of a scene in memory, in those of the
-        lattice.
+    xarray.DataArray
+        ``probability`` (y, x), float32, 0 to 1, NaN where ``valid`` is False; the mean of all members, which
+        :func:`darts_xr.predict_members` gives singly. Coordinates and attributes are those of the scene, the
+        attributes with the checkpoints and the tiling. Lazy, in the chunks of the scene; of a scene in memory, in
+        those of the lattice.
 
     Raises
     ------
@@ -150,6 +274,8 @@ def predict(
         When the scene lacks a band that a member needs.
     TilingError
         When tile and margin do not suit the networks, or the scene is too small for ``tiling="legacy"``.
+    WindowError
+        When the window holds no pixel of the scene.
     PredictionError
         While computing, when a network fails; the message names scene, member and tile.
 
@@ -161,66 +287,51 @@ def predict(
     Examples
     --------
     >>> prob = predict(scene, load_ensemble("demo"))  # doctest: +SKIP
+    >>> near = predict(scene, load_ensemble("demo"), window=(-121.6, 72.3, -121.5, 72.31))  # doctest: +SKIP
     """
-    if tiling not in get_args(Tiling):
-        raise ParameterError(f"tiling must be one of {', '.join(get_args(Tiling))}, got {tiling!r}")
-    if tiling == "legacy" and (tile, margin) != (None, None):
-        raise TilingError('tiling="legacy" has windows of its own; tile and margin are for tiling="lattice"')
-    names = ensemble.bands
-    place = str(scene.attrs.get("item_id", "the scene"))
-    if missing := [name for name in (*names, VALID) if name not in scene]:
-        raise MissingBandsError(
-            f"{place} lacks {', '.join(missing)}, which the ensemble {ensemble.name} needs. Open it with an auxiliary "
-            'source that has them, or with auxiliary="neutral".'
-        )
-    if ensemble.synthetic_only and not scene.attrs.get("synthetic"):
-        log.warning(
-            "%s is no synthetic scene: %s (%s)", place, DEMO_CAUTION, ", ".join(ensemble.synthetic_only)
-        )
-    tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
-    like = scene[VALID].transpose("y", "x")
-    bands = [scene[name] for name in (*names, VALID)]
-    near = like.chunks or tuple((n,) for n in like.shape)
-    light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
-    if tiling == "legacy":
-        settings = f"legacy, window {LEGACY_WINDOW} px, overlap {LEGACY_OVERLAP} px, linear ramps"
-        each = published_windows(structured_array(bands, near), light, augment=augment, place=place)
-    else:
-        _check_lattice(ensemble, tile, margin)
-        settings = f"lattice, tile {tile} px, margin {margin} px"
-        least = max(margin, ensemble.stride)
-        pixels = structured_array(bands, tuple(lattice_chunks(along, tile, least) for along in near))
-        each = _on_lattice(
-            pixels, light, tile=tile, margin=margin, augment=augment, each=members, place=place
-        )
-    mean = each if each.ndim == 2 else _mean(each)
-    attrs = {
-        **scene.attrs,
-        "ensemble": ensemble.name,
-        "model_version": ensemble.version(synthetic_scene=bool(scene.attrs.get("synthetic"))),
-        "checkpoints": [f"{member.name}:{member.sha256}" for member in ensemble.members],
-        "batch_norm": ensemble.batch_norm,
-        "precision": ensemble.precision,
-        "tiling": f"{settings}{', mean over flips' if augment else ''}",
-    }
-    probability = xr.DataArray(
-        mean.rechunk(like.chunks or mean.chunks),
-        dims=("y", "x"),
-        coords=like.coords,
-        name="probability",
-        attrs={**attrs, "long_name": "probability of an active retrogressive thaw slump", "units": "1"},
-    )
-    return _with_members(probability, each, ensemble, attrs) if members else probability
+    request = _check(scene, ensemble, window, tiling, tile, margin, augment)
+    mean = _members(scene, ensemble, request, each=False)
+    return _labelled(scene, request, mean, _attributes(scene, ensemble, request))
 
 
-def _mean(each: da.Array) -> da.Array:
-    return da.map_blocks(_mean_block, each, drop_axis=0, dtype=np.float32, meta=np.empty((0, 0), np.float32))
-
-
-def _with_members(
-    probability: xr.DataArray, each: da.Array, ensemble: Ensemble, attrs: dict[Any, Any]
+def predict_members(
+    scene: xr.Dataset,
+    ensemble: Ensemble,
+    *,
+    window: SceneWindow | None = None,
+    tiling: Tiling = "lattice",
+    tile: int | None = None,
+    margin: int | None = None,
+    augment: bool = False,
 ) -> xr.Dataset:
-    """Mean, members and their spread as one Dataset."""
+    """Probability by each member of an ensemble, their mean and their spread.
+
+    Parameters
+    ----------
+    scene, ensemble, window, tiling, tile, margin, augment
+        As for :func:`darts_xr.predict`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``probability`` (y, x) as :func:`darts_xr.predict` gives it, ``member_probability`` (member, y, x), and
+        ``spread`` (y, x), the largest minus the smallest member; float32, NaN where ``valid`` is False. Lazy; all
+        three come out of one pass over the pixels.
+
+    Raises
+    ------
+    MissingBandsError, TilingError, WindowError, PredictionError
+        As for :func:`darts_xr.predict`.
+
+    Examples
+    --------
+    >>> votes = predict_members(scene, load_ensemble("demo"))  # doctest: +SKIP
+    >>> votes["member_probability"].plot(col="member")  # doctest: +SKIP
+    """
+    request = _check(scene, ensemble, window, tiling, tile, margin, augment)
+    attrs = _attributes(scene, ensemble, request)
+    each = _members(scene, ensemble, request, each=True)
+    probability = _labelled(scene, request, _mean(each), attrs)
     member = xr.DataArray(
         each.rechunk((-1, *probability.data.chunks)),
         dims=("member", "y", "x"),
@@ -230,6 +341,10 @@ def _with_members(
     spread = (member.max("member") - member.min("member")).assign_attrs(
         long_name="largest minus smallest member", units="1"
     )
-    return xr.Dataset(
-        {"probability": probability, "member_probability": member, "spread": spread}, attrs=attrs
+    return linked(
+        xr.Dataset({"probability": probability, "member_probability": member, "spread": spread}, attrs=attrs)
     )
+
+
+def _mean(each: da.Array) -> da.Array:
+    return da.map_blocks(_mean_block, each, drop_axis=0, dtype=np.float32, meta=np.empty((0, 0), np.float32))

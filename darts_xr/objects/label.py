@@ -14,6 +14,7 @@ from dask.highlevelgraph import MaterializedLayer
 from dask.task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
+from darts_xr.cube.metadata import linked
 from darts_xr.errors import CRSError, ObjectError
 from darts_xr.graph.layers import Tasks, as_dask, blocks, extend, lazy_array
 from darts_xr.objects.runs import (
@@ -311,12 +312,14 @@ def label_objects(
     out.attrs = {
         **prob.attrs,
         "long_name": "object number, 0 where there is none",
+        "units": "1",
+        "nodata": 0,
         "threshold": float(threshold),
         "border_px": float(border),
         "min_pixels": int(min_pixels),
         "connectivity": str(connectivity),
     }
-    return out
+    return linked(out)
 
 
 def _stored_block(percent: NDArray[np.uint8]) -> NDArray[np.float32]:

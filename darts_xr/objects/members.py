@@ -20,7 +20,7 @@ def member_objects(prediction: xr.Dataset, *, threshold: float = 0.5) -> gpd.Geo
     Parameters
     ----------
     prediction : xarray.Dataset
-        Of ``predict(scene, ensemble, members=True)``: ``member_probability`` with dims ``(member, y, x)``.
+        Of ``predict_members(scene, ensemble)``: ``member_probability`` with dims ``(member, y, x)``.
     threshold : float
         Least probability of an object's pixels.
 
@@ -45,7 +45,7 @@ def member_objects(prediction: xr.Dataset, *, threshold: float = 0.5) -> gpd.Geo
     [['tcvis', 16], ['notcvis', 16]]
     """
     if "member_probability" not in prediction:
-        raise ObjectError("the prediction holds no single members; predict with members=True")
+        raise ObjectError("the prediction holds no single members; take the result of predict_members")
     frames = []
     for name in prediction["member"].values:
         alone = prediction["member_probability"].sel(member=name, drop=True)

@@ -283,5 +283,5 @@ def _plain(attrs: dict[Any, Any]) -> dict[str, Any]:
     return {
         str(key): value.item() if isinstance(value, np.generic) else value
         for key, value in attrs.items()
-        if key not in ("long_name", "units")
+        if key not in ("long_name", "units", "nodata")
     }

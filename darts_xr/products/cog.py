@@ -8,9 +8,8 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
-import odc.geo.xr  # noqa: F401  registers .odc
 import rasterio
-import rasterio.shutil
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -107,27 +106,20 @@ def write_raster(
     """
     if isinstance(raster.data, da.Array):
         raise ProductError(f"{Path(path).name}: the raster is lazy; compute it before writing")
-    grid = raster.odc.geobox
-    profile = {
-        "driver": "GTiff", "count": 1, "dtype": "uint8", "height": grid.shape[0], "width": grid.shape[1],
-        "crs": str(grid.crs), "transform": grid.transform, "nodata": NO_DATA,
-    }  # fmt: skip
+    plain = raster.copy(deep=False)
+    plain.attrs = {}  # what made it stands in the tags
+    plain = plain.rio.write_nodata(NO_DATA)
 
     def write(part: Path) -> None:
-        with rasterio.MemoryFile() as memory, rasterio.MemoryFile() as whole:
-            with memory.open(**profile) as plain:
-                plain.write(raster.values, 1)
-                plain.set_band_description(1, str(raster.name))
-                plain.update_tags(**(metadata or {}))
-            with memory.open() as plain:
-                rasterio.shutil.copy(
-                    plain,
-                    whole.name,
-                    driver="COG",
-                    compress="DEFLATE",
-                    blocksize=512,
-                    overview_resampling="nearest",
-                )
+        with rasterio.MemoryFile(ext=".tif") as whole:
+            plain.rio.to_raster(
+                whole.name,
+                driver="COG",
+                compress="DEFLATE",
+                blocksize=512,
+                overview_resampling="nearest",
+                tags=dict(metadata or {}),
+            )
             # Not by GDAL, which may say nothing when the disk is full.
             part.write_bytes(whole.getbuffer())
 

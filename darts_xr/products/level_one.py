@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import geopandas as gpd
@@ -13,6 +12,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import ProductError
 from darts_xr.globe import require_crs
 from darts_xr.objects.polygons import STATISTICS
@@ -52,18 +52,18 @@ def image_date(image_id: str) -> str | None:
 
 def image_id_and_date(scene: xr.Dataset | xr.DataArray | Mapping[str, Any]) -> tuple[str, str]:
     """Image id and UTC date (YYYY-MM-DD) of a scene; an error if its id names another day."""
-    attrs: Mapping[Any, Any] = scene if not hasattr(scene, "attrs") else scene.attrs
-    lacking = [key for key in ("item_id", "datetime") if not attrs.get(key)]
+    facts = metadata_of(scene)
+    lacking = [key for key in ("item_id", "time") if facts.get(key) is None]
     if lacking:
         raise ProductError(
-            f"the scene has no {' and no '.join(lacking)} in its attrs; open it with open_scene, or set them"
+            f"the scene has no {' and no '.join(lacking)}; open it with open_scene, take one step of a cube with "
+            ".isel(time=...), or assign them as scalar coordinates"
         )
-    image_id = str(attrs["item_id"])
+    image_id = str(facts["item_id"])
     try:
-        moment = datetime.fromisoformat(str(attrs["datetime"]))
+        date = time_text(facts["time"])[:10]
     except ValueError as error:
-        raise ProductError(f"scene {image_id}: datetime {attrs['datetime']!r} is not ISO 8601") from error
-    date = (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%d")
+        raise ProductError(f"scene {image_id}: {facts['time']!r} is no time: {error}") from error
     named = image_date(image_id)
     if named is not None and named != date:
         raise ProductError(
@@ -92,8 +92,9 @@ def level1(
     feats : geopandas.GeoDataFrame
         Objects from :func:`darts_xr.objects.vectorize`, filtered or not.
     scene : xarray.Dataset, xarray.DataArray or mapping
-        The scene, or its attributes: ``item_id`` and ``datetime`` (ISO 8601), optional ``constellation`` and
-        ``synthetic``. Only attributes are looked at; nothing is computed.
+        The scene, its probability, one time step of a cube (``cube.isel(time=3)``), or a mapping: ``item_id`` and
+        ``time`` (UTC), optional ``constellation`` and ``synthetic``, as scalar coordinates or attributes. Nothing is
+        computed.
     dataset_version : str
         Text of ``DARTS_dataset_version``.
     model_version : str, optional
@@ -126,13 +127,13 @@ def level1(
     >>> feats = gpd.GeoDataFrame(
     ...     {f"pval_{s}": [0.5] for s in ("mean", "std", "min", "max", "p25", "p50", "p75")},
     ...     geometry=[shapely.box(-139, 69, -138.998, 69.001)], crs=4326)
-    >>> rows = level1(feats, {"item_id": "20210719_201500_1034", "datetime": "2021-07-19T20:15:00Z"})
+    >>> rows = level1(feats, {"item_id": "20210719_201500_1034", "time": "2021-07-19T20:15:00Z"})
     >>> rows[["id_geohash", "date", "area_m2"]].values.tolist()
     [['bum0t10j093r', '2021-07-19', 8926]]
     """
     require_crs(feats, "feats")
     image_id, date = image_id_and_date(scene)
-    attrs: Mapping[Any, Any] = scene if not hasattr(scene, "attrs") else scene.attrs
+    facts = metadata_of(scene)
     lacking = [name for name in STATISTICS if name not in feats]
     if lacking:
         raise ProductError(
@@ -143,15 +144,15 @@ def level1(
     feats = feats.reset_index(drop=True).to_crs("EPSG:4326")
     feats, repaired = valid_polygons(feats, lambda i: f"{image_id} row {i}")
     if image_source is None:
-        given = str(attrs.get("constellation") or "planetscope")
+        given = str(facts.get("constellation") or "planetscope")
         image_source = _SOURCES.get(given.lower(), given)
-        if attrs.get("synthetic"):
+        if facts.get("synthetic"):
             image_source += " (synthetic)"
     if model_version is None:
-        known = {**attrs, **feats.attrs}
+        known = {**facts, **feats.attrs}
         model_version = str(known.get("model_version", known.get("ensemble", "unknown")))
     if threshold is None:
-        threshold = str(feats.attrs.get("threshold", attrs.get("threshold", "unknown")))
+        threshold = str(feats.attrs.get("threshold", facts.get("threshold", "unknown")))
     n = len(feats)
     columns: dict[str, Any] = {
         "id": np.arange(1, n + 1, dtype=np.int64),
@@ -266,7 +267,7 @@ def empty_level1() -> gpd.GeoDataFrame:
     ['id', 'id_geohash', 'date']
     """
     feats = gpd.GeoDataFrame({name: np.empty(0) for name in STATISTICS}, geometry=[], crs="EPSG:4326")
-    return level1(feats, {"item_id": "none", "datetime": "1970-01-01"})
+    return level1(feats, {"item_id": "none", "time": "1970-01-01"})
 
 
 def check_ids(level1: pd.DataFrame) -> None:

@@ -134,7 +134,7 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     ...     feats = gpd.GeoDataFrame(
     ...         {f"pval_{s}": [0.5] for s in ("mean", "std", "min", "max", "p25", "p50", "p75")},
     ...         geometry=[shapely.box(x, 69, x + 0.002, 69.001)], crs=4326)
-    ...     return level1(feats, {"item_id": f"202107{day}_201500_1034", "datetime": f"2021-07-{day}"})
+    ...     return level1(feats, {"item_id": f"202107{day}_201500_1034", "time": f"2021-07-{day}"})
     >>> year = level2(merge_level1([one_image("19", -139), one_image("24", -138.999)]))
     >>> year[["n_features_level1", "earliest_date", "latest_date"]].values.tolist()
     [[2, '2021-07-19', '2021-07-24']]

@@ -79,7 +79,7 @@ def collect_scene(
     scene: xr.Dataset, outlines: gpd.GeoDataFrame, names: Sequence[str], folder: str | os.PathLike[str]
 ) -> TrainingScene:
     """Compute a scene's bands once and keep them, with the labels, under ``folder``."""
-    stem = Path(folder) / safe_name(scene.attrs["item_id"])
+    stem = Path(folder) / safe_name(str(scene["item_id"].item()))
     stem.parent.mkdir(parents=True, exist_ok=True)
     (computed,) = dask.compute(scene[[*names, "valid"]])
     stack = np.stack([computed[name].values.astype(np.float32) for name in names])

@@ -155,10 +155,11 @@ _EXTENSIONS = {
             },
         },
     ),
-    "https://stac-extensions.github.io/projection/v2.0.0/schema.json": _fields(
+    "https://stac-extensions.github.io/projection/v1.2.0/schema.json": _fields(
         "proj",
         {
             "proj:code": {"type": ["string", "null"], "pattern": "^[A-Za-z]+:[0-9A-Za-z_.-]+$"},
+            "proj:epsg": {"type": ["integer", "null"]},
             "proj:shape": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "integer"}},
             "proj:transform": {"type": "array", "minItems": 6, "maxItems": 9, "items": _NUMBER},
         },

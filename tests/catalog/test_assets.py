@@ -146,7 +146,7 @@ def test_fields_of_projection_one_count_too(tmp_path: Path) -> None:
     document["stac_version"] = "1.0.0"
     document["properties"]["proj:epsg"] = int(document["properties"].pop("proj:code").removeprefix("EPSG:"))
     document["stac_extensions"] = [
-        url.replace("projection/v2.0.0", "projection/v1.1.0") for url in document["stac_extensions"]
+        url.replace("projection/v1.2.0", "projection/v1.1.0") for url in document["stac_extensions"]
     ]
     for path in tmp_path.glob("*.tif"):
         path.unlink()

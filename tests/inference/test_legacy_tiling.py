@@ -112,3 +112,21 @@ def test_windows_without_a_valid_pixel_are_not_predicted(
 def test_smaller_scenes_are_refused_when_asked_for(ensemble: Ensemble) -> None:
     with pytest.raises(TilingError, match=r'1023 × 2000 px.*at least 1024.*Use tiling="lattice"'):
         predict(scene_of(np.ones((1023, 2000), bool)), ensemble, tiling="legacy")
+
+
+def test_a_window_asks_only_for_the_published_windows_that_cover_it(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    class Counting(_Cheap):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            calls.append(pixels.shape)
+            return super().forward(pixels)
+
+    monkeypatch.setattr("darts_xr.inference.forward.network_of", lambda *_: (Counting(), torch.device("cpu")))
+    scene = scene_of(np.ones((1024, 2500), bool), chunks=(512, 512))
+    part = predict(scene, ensemble, tiling="legacy", window=(slice(500, 520), slice(800, 900))).compute()
+    assert len(calls) == 4  # two windows, two members
+    whole = predict(scene, ensemble, tiling="legacy").compute()
+    np.testing.assert_array_equal(part, whole[500:520, 800:900])

@@ -23,7 +23,7 @@ from torch import nn
 from darts_xr.catalog import load_items
 from darts_xr.cube import open_scene
 from darts_xr.errors import CheckpointError, MissingBandsError, PredictionError, TilingError
-from darts_xr.inference import Ensemble, load_ensemble, network_input, predict
+from darts_xr.inference import Ensemble, load_ensemble, network_input, predict, predict_members
 from darts_xr.inference.ensemble import network_of
 from darts_xr.objects import label_objects, vectorize
 from darts_xr.sample import SampleWorld
@@ -168,8 +168,9 @@ def test_half_valid_tiles_are_predicted(ensemble: Ensemble) -> None:
 def test_nothing_is_computed_until_asked(ensemble: Ensemble) -> None:
     scene = scene_of(np.ones((130, 70), bool), chunks=(50, 50))
     with raise_if_dask_computes():
-        for options in ({}, {"members": True}, {"augment": True}):
-            predict(scene, ensemble, **options)  # type: ignore[arg-type]
+        predict(scene, ensemble)
+        predict(scene, ensemble, augment=True)
+        predict_members(scene, ensemble)
 
 
 def test_each_pixel_is_read_once(ensemble: Ensemble) -> None:
@@ -184,7 +185,7 @@ def test_each_pixel_is_read_once(ensemble: Ensemble) -> None:
     scene["red"] = scene["red"].copy(
         data=da.map_blocks(counting, scene["red"].data, meta=np.empty((0, 0), "uint16"))
     )
-    dask.compute(predict(scene, ensemble, members=True))
+    dask.compute(predict_members(scene, ensemble))
     assert sum(reads) == valid.size
 
 
@@ -192,7 +193,7 @@ def test_members_and_their_spread(ensemble: Ensemble) -> None:
     valid = np.ones((80, 80), bool)
     valid[:20] = False
     scene = scene_of(valid, chunks=(40, 40))
-    both = predict(scene, ensemble, members=True).compute()
+    both = predict_members(scene, ensemble).compute()
     assert list(both["member"].values) == ["ten", "seven"]
     np.testing.assert_allclose(both["probability"], predict(scene, ensemble).compute(), atol=1e-6)
     np.testing.assert_allclose(
@@ -200,7 +201,7 @@ def test_members_and_their_spread(ensemble: Ensemble) -> None:
     )
     expected = abs(both["member_probability"][0] - both["member_probability"][1])
     np.testing.assert_allclose(both["spread"], expected, atol=1e-6)
-    assert both["probability"].attrs["checkpoints"][0].startswith("ten:")
+    assert both["probability"].attrs["checkpoints"].startswith("ten:")
 
 
 def test_flips_are_averaged(ensemble: Ensemble) -> None:
@@ -219,7 +220,7 @@ def test_statistics_per_tile_are_those_of_the_legacy_workflow(folder: Path) -> N
     valid[100:] = False
     scene = scene_of(valid, chunks=(64, 64))
     with watched(ensemble) as shapes:
-        prob = predict(scene, ensemble, margin=0, members=True).compute()
+        prob = predict_members(scene, ensemble, margin=0).compute()
     assert shapes == [(1, 10, 64, 64)] * 2  # one whole tile a batch, its masked pixels with it
     member = ensemble.members[0]
     stack = torch.from_numpy(np.stack([scene[name].values.astype("float32")[64:] for name in ensemble.bands]))
@@ -374,3 +375,58 @@ def test_the_graph_is_small_and_holds_no_weights(ensemble: Ensemble) -> None:
     (optimized,) = dask.optimize(prob)
     assert len(optimized.__dask_graph__()) / 64 <= 40
     assert len(pickle.dumps(optimized.__dask_graph__())) < 2e6
+
+
+def _counting(scene: xr.Dataset, name: str) -> list[int]:
+    """Let a band tell how many pixels of each of its chunks are read."""
+    reads: list[int] = []
+
+    def count(block: np.ndarray) -> np.ndarray:
+        reads.append(block.size)
+        return block
+
+    scene[name] = scene[name].copy(
+        data=da.map_blocks(count, scene[name].data, dtype=scene[name].dtype, meta=np.empty((0, 0)))
+    )
+    return reads
+
+
+@pytest.mark.parametrize(
+    ("window", "pixels"),
+    [
+        ((slice(70, 100), slice(130, 150)), 96 * 96),  # one tile and its margin on each side
+        ((slice(0, 10), slice(0, 10)), 80 * 80),  # at the scene's corner the margin is mirrored
+        ((slice(60, 70), slice(-20, None)), 160 * 64),  # two tiles, of which the scene's edge cuts one
+        ((slice(None), slice(None)), 272 * 240),
+    ],
+)
+def test_a_window_is_that_part_of_the_whole_at_the_cost_of_its_tiles_and_margin(
+    ensemble: Ensemble, window: tuple[slice, slice], pixels: int
+) -> None:
+    y, x = np.mgrid[:272, :240]
+    valid = (y + x > 60) & ((y - 90) ** 2 + (x - 140) ** 2 > 50)
+    scene = scene_of(valid, chunks=(16, 16))
+    whole = predict(scene, ensemble).compute()[window]
+    reads = _counting(scene, "red")
+    part = predict(scene, ensemble, window=window)
+    assert reads == []
+    np.testing.assert_allclose(part.compute(), whole, atol=1e-5)
+    xr.testing.assert_equal(part["x"], whole["x"])
+    assert sum(reads) == pixels
+    both = predict_members(scene, ensemble, window=window)
+    np.testing.assert_allclose(both["probability"].compute(), whole, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scenes(), st.data())
+def test_any_window_is_that_part_of_the_whole(
+    ensemble: Ensemble, case: tuple[np.ndarray, tuple[Any, Any], tuple[Any, Any]], data: st.DataObject
+) -> None:
+    valid, chunks, _ = case
+    window = []
+    for length in valid.shape:
+        start = data.draw(st.integers(0, length - 1))
+        window.append(slice(start, data.draw(st.integers(start + 1, length))))
+    scene = scene_of(valid, chunks=chunks)
+    part = predict(scene, ensemble, window=(window[0], window[1])).compute()
+    np.testing.assert_allclose(part, predict(scene, ensemble).compute()[tuple(window)], atol=1e-5)

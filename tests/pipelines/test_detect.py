@@ -9,11 +9,13 @@ from pathlib import Path
 import dask
 import geopandas as gpd
 import numpy as np
+import odc.stac
 import pyogrio
 import pystac
 import pytest
 import rasterio
 import shapely
+import stackstac
 import xarray as xr
 
 import darts_xr as dx
@@ -218,6 +220,68 @@ def test_the_output_catalogue_opens_as_a_cube_over_time(run: Run):
     part = dx.open_cube(run.folder / "catalog.json", bbox=box, resolution=12)
     assert part.odc.geobox.resolution.x == 12
     assert part.sizes["x"] < cube.sizes["x"] / 4
+
+
+def test_steps_of_a_cube_remember_their_scenes(world: SampleWorld, run: Run):
+    cube = dx.open_cube(run.folder / "catalog.json")
+    made = [json.loads((run.folder / "scenes" / s["id"] / "item.json").read_text()) for s in run.scenes]
+    by_id = {item["id"]: item["properties"] for item in made}
+    assert set(cube["item_id"].values.tolist()) == set(by_id)
+    assert cube["synthetic"].dims == ("time",)
+    assert cube["synthetic"].values.all()
+    for step in range(cube.sizes["time"]):
+        part = cube.isel(time=step)
+        stated = by_id[part["item_id"].item()]
+        assert part["time"].values == np.datetime64(stated["datetime"].removesuffix("Z"), "ns")
+        for name in ("checkpoints", "rules", "auxiliary", "mask_rule", "ensemble"):
+            assert part[name].item() == stated[f"darts:{name}"]
+        labels = dx.label_objects(part["probability"])
+        rows = dx.level1(dx.vectorize(labels, part["probability"]), part)
+        assert set(rows["image_source"]) <= {"PlanetScope (synthetic)"}
+        assert set(rows["image_id"]) <= {part["item_id"].item()}
+        assert set(rows["DARTS_AI_model_version"]) <= {"tcvis+notcvis"}
+    assert len(rows) > 0
+
+
+def test_images_open_as_a_cube_on_the_grid_of_their_results(world: SampleWorld, run: Run):
+    results = dx.open_cube(run.folder / "catalog.json")
+    with raise_if_dask_computes(0):
+        images = dx.open_cube(world.catalog, bands=["red", "nir", "valid"], like=results)
+        assert dx.open_cube(world.catalog, bands=["red"]).odc.geobox == images.odc.geobox
+    assert {name: str(images[name].dtype) for name in images.data_vars} == {
+        "red": "uint16", "nir": "uint16", "valid": "bool",
+    }  # fmt: skip
+    both = xr.merge([results, images], compat="equals")
+    seen = both["probability"].notnull()
+    assert bool((seen == both["valid"]).all())
+    item = dx.load_items(world.catalog)[0]
+    scene = dx.open_scene(item, bands=["red"])
+    step = images.isel(time=images["item_id"].values.tolist().index(item.id)).sel(x=scene["x"], y=scene["y"])
+    np.testing.assert_array_equal(step["red"].values, scene["red"].values)
+    mean = both["red"].where(both["valid"]).mean("time")  # plain xarray from here on
+    assert mean.odc.geobox == results.odc.geobox
+
+
+def test_a_cube_is_written_and_read_again(run: Run, tmp_path: Path):
+    cube = dx.open_cube(run.folder / "catalog.json", resolution=12)
+    for write, name in ((cube.to_netcdf, "cube.nc"), (cube.to_zarr, "cube.zarr")):
+        write(tmp_path / name)
+        with xr.open_dataset(tmp_path / name) as again:
+            xr.testing.assert_equal(again.load(), cube.compute())
+            assert again.odc.geobox == cube.odc.geobox
+
+
+def test_odc_stac_and_stackstac_read_the_items_of_a_run(run: Run):
+    items = dx.load_items(run.folder / "catalog.json")
+    cube = odc.stac.load(items, bands=["probability"], groupby="id")
+    stack = stackstac.stack(
+        items, assets=["probability"], dtype=np.dtype("uint8"), fill_value=np.uint8(255), rescale=False
+    )
+    assert stack.rio.crs.to_epsg() == cube.odc.geobox.crs.epsg
+    assert stack.sizes["time"] == cube.sizes["time"] == len(items)
+    for step in range(len(items)):
+        a, b = stack.isel(band=0, time=step).values, cube["probability"].isel(time=step).values
+        assert (a[a <= 100] >= 50).sum() == (b[b <= 100] >= 50).sum() > 0
 
 
 def test_a_second_run_gives_the_same_products(

@@ -23,7 +23,7 @@ def image(
     day: str, shapes: Sequence[BaseGeometry], mean: float = 0.6, tail: str = "1034"
 ) -> gpd.GeoDataFrame:
     """Level 1 of one image of the day (YYYY-MM-DD)."""
-    scene = {"item_id": f"{day.replace('-', '')}_201500_{tail}", "datetime": f"{day}T20:15:00Z"}
+    scene = {"item_id": f"{day.replace('-', '')}_201500_{tail}", "time": f"{day}T20:15:00Z"}
     return level1(feats(shapes, mean), scene, model_version="demo", threshold="0.5")
 
 

@@ -40,7 +40,7 @@ TABLE_5 = {
     "DARTS_AI_model_threshold": TEXT,
     "geometry": "geometry",
 }
-SCENE = {"item_id": "20210719_201500_1034", "datetime": "2021-07-19T20:15:00Z"}
+SCENE = {"item_id": "20210719_201500_1034", "time": "2021-07-19T20:15:00Z"}
 
 
 def test_columns_types_and_order_are_those_of_table_5() -> None:
@@ -81,7 +81,7 @@ def test_features_in_the_scenes_crs_are_reprojected() -> None:
 
 
 def test_local_day_does_not_count() -> None:
-    late = {"item_id": "20210720_001500_1034", "datetime": "2021-07-19T17:15:00-07:00"}
+    late = {"item_id": "20210720_001500_1034", "time": "2021-07-19T17:15:00-07:00"}
     assert level1(feats([box(0)]), late).date[0] == "2021-07-20"
 
 
@@ -135,13 +135,13 @@ def test_date_outside_the_scene_id_is_refused(item_id: str) -> None:
 
 
 def test_scene_without_date_is_refused() -> None:
-    with pytest.raises(ProductError, match="no datetime"):
+    with pytest.raises(ProductError, match="no time"):
         level1(feats([box(0)]), {"item_id": "20210719_201500_1034"})
 
 
 def test_scene_with_a_strange_date_is_refused() -> None:
-    with pytest.raises(ProductError, match="not ISO 8601"):
-        level1(feats([box(0)]), {**SCENE, "datetime": "19 July"})
+    with pytest.raises(ProductError, match="is no time"):
+        level1(feats([box(0)]), {**SCENE, "time": "nineteen"})
 
 
 def test_objects_without_statistics_are_refused() -> None:
