@@ -30,10 +30,11 @@ def write_catalog(
     """Write items as a static, self-contained STAC catalogue.
 
     ``catalog.json`` links to one ``collections/<id>.json`` for each collection, which links to
-    ``items/<id>.json``. A catalogue of another name, such as ``summer.json``, has ``collections/summer/<id>.json`` and
-    ``items/summer/<id>.json``, so that several in one folder leave each other alone. Each file appears whole or not at all, the catalogue last. Assets below the
-    catalogue's folder get relative addresses, others absolute ones. Items are written as they come and only
-    their ids are kept, so that an iterator may give more of them than memory holds.
+    ``items/<id>.json``. A catalogue of another name, such as ``summer.json``, has ``collections/summer/<id>.json``
+    and ``items/summer/<id>.json``, so that several in one folder leave each other alone. Each file appears whole or
+    not at all, the catalogue last. Assets below the catalogue's folder get relative addresses, others absolute
+    ones. Items are written as they come and only their ids are kept, so that an iterator may give more of them
+    than memory holds.
 
     Parameters
     ----------
