@@ -235,7 +235,7 @@ class Run:
     def left_out(self) -> dict[str, str]:
         """Scenes of the folder or the source that are not in this run's results, each with the reason."""
         found = {scene["id"]: scene["left_out"] for scene in self.record.get("left_out", [])}
-        return found | dict.fromkeys(self.record.get("pending", []), PENDING)
+        return dict.fromkeys(self.record.get("pending", []), PENDING) | found
 
     def save(self) -> None:
         """Write ``run.json``, whole or not at all."""

@@ -295,12 +295,9 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     clock = _Clock()
     ensemble, rules, sources = job.ensemble, job.rules, task.sources()
     item = _item(task.item)
-    for needed in (
-        item,
-        *(sources.auxiliary if isinstance(sources.auxiliary, list) else ()),
-        *sources.landcover,
-    ):
-        check_files(needed)
+    check_files(item)
+    for layer in (*(sources.auxiliary if isinstance(sources.auxiliary, list) else ()), *sources.landcover):
+        check_files(layer, trust_times=True)
     bands = [*ensemble.definitions, *_LOOKED_AT]  # of which the networks may need none
     scene = dx.open_scene(
         item, auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule, limits=job.limits

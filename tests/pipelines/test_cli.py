@@ -30,6 +30,7 @@ VERBS = (
     "sample",
     "train",
     "validate",
+    "verify",
 )
 
 

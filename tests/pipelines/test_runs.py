@@ -139,7 +139,8 @@ def test_changed_layers_do_the_scenes_near_them_again(
 
 
 @pytest.mark.parametrize(
-    "name", ["probability.tif", "binary.tif", "level1.parquet", "quicklook.png", "item.json", "."]
+    "name",
+    ["probability.tif", "binary.tif", "level1.parquet", "removed.parquet", "quicklook.png", "item.json", "."],
 )
 def test_scenes_whose_files_are_gone_are_done_again(
     small: Small, pair: list, two: Run, mine: Path, name: str, caplog: pytest.LogCaptureFixture
@@ -152,7 +153,7 @@ def test_scenes_whose_files_are_gone_are_done_again(
     seen = Seen()
     small.detect(mine, pair, on_scene=seen)
     assert seen.done == [pair[0].id]
-    assert f"{pair[0].id} is done again, since its files are gone" in caplog.text
+    assert f"{pair[0].id} is done again, since its files are gone or damaged" in caplog.text
     assert digests(mine / "scenes") == digests(two.folder / "scenes")
 
 
@@ -257,19 +258,20 @@ def test_a_last_line_without_its_end_counts_where_it_is_whole(small: Small, pair
     assert not seen.done
 
 
-@pytest.mark.parametrize("damage", ["{", "\x00\x00", "[1, 2]", '{"state": "done"}', "7"])
-def test_damage_elsewhere_is_named(small: Small, pair: list, mine: Path, damage: str):
-    lines = _journal(mine).read_text().splitlines()
-    _journal(mine).write_text("\n".join([damage, *lines[1:]]) + "\n")
-    with pytest.raises(PipelineError, match=r"000001\.jsonl is damaged in line 1"):
-        small.detect(mine, pair)
-    _journal(mine).write_bytes(b"\xff\xfe\n" + "\n".join(lines[1:]).encode() + b"\n")
-    with pytest.raises(PipelineError, match="damaged in line 1"):
-        small.detect(mine, pair)
-    _journal(mine).write_text("\n".join(lines[1:]) + "\n")  # as the message says
+@pytest.mark.parametrize(
+    "damage", [b"{", b"\x00\x00", b"[1, 2]", b'{"id": "x", "state": "done"}', b"7", b"\xff\xfe"]
+)
+def test_a_line_that_does_not_fit_is_named_and_its_scene_done_again(
+    small: Small, pair: list, mine: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+):
+    lines = _journal(mine).read_bytes().splitlines()
+    lost = json.loads(lines[1])["id"]
+    _journal(mine).write_bytes(b"\n".join([lines[0], damage, *lines[2:]]) + b"\n")
     seen = Seen()
-    small.detect(mine, pair, on_scene=seen)
-    assert len(seen.done) == 1
+    run = small.detect(mine, pair, on_scene=seen)
+    assert "000001.jsonl line 2: " in caplog.text
+    assert seen.done == [lost]
+    assert run.record["counts"]["done"] == 2
 
 
 def test_a_killed_run_can_be_read_aggregated_and_reported(two: Run, mine: Path):
