@@ -3,6 +3,9 @@
 Conventions of the items: an asset ``dem`` holds heights in metres; assets ``relative_elevation`` and
 ``slope`` hold ready-made layers; an asset with bands named ``tc_brightness``, ``tc_greenness`` and
 ``tc_wetness`` holds the trends. Nothing is opened before it is computed.
+
+What is filled in where no file has data is told from what was measured by the layer ``measured``, which comes
+out of the same reads.
 """
 
 from __future__ import annotations
@@ -20,9 +23,22 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.bands import BANDS
-from darts_xr.cube.layers import band_fields, items_near, layer_sources, trend_sources
+from darts_xr.cube.layers import (
+    AUXILIARY_BANDS,
+    LAYERS,
+    TERRAIN,
+    TRENDS,
+    band_fields,
+    check_neutral,
+    items_near,
+    layer_sources,
+    missing_layers,
+    trend_sources,
+)
 from darts_xr.cube.loaders import Engine, check_engine, load_bands
+from darts_xr.cube.measured import MEASURED, measured_flags
 from darts_xr.cube.mosaic import RasterSource
+from darts_xr.cube.plausible import ELEVATION, ready_made
 from darts_xr.cube.terrain import (
     Spacing,
     disk,
@@ -34,14 +50,12 @@ from darts_xr.cube.terrain import (
 from darts_xr.cube.warp import Derivation, lazy_blocks, on_grid, warp_block, warp_onto
 from darts_xr.errors import CRSError, MissingBandsError
 
-TERRAIN = ("relative_elevation", "slope")
-TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
-AUXILIARY_BANDS = (*TERRAIN, *TRENDS)
-
 TerrainGrid = Literal["scene", "dem"]
 
 # Legacy encoding of ready-made relative elevation: int16, (metres + 50) × 300, 0 = no data.
 _LEGACY_SCALE, _LEGACY_OFFSET = 1 / 300, -50.0
+# What ready-made layers can hold, metres and degrees.
+_LIMITS = {"relative_elevation": (-2000.0, 2000.0), "slope": (0.0, 90.0)}
 
 
 def _reach(names: Sequence[str], radius: float, spacing: Spacing) -> tuple[int, int]:
@@ -118,10 +132,44 @@ def _ready_made(
         scale, offset, nodata = _LEGACY_SCALE, _LEGACY_OFFSET, 0.0
     else:
         scale, offset, nodata = float(first.get("scale", 1.0)), float(first.get("offset", 0.0)), None
-    sources = layer_sources(carriers, name, nodata)
+    low, high = _LIMITS[name]
+    limits = ready_made(
+        f"{BANDS[name].long_name} ({low:g} to {high:g})", (low - offset) / scale, (high - offset) / scale
+    )
+    sources = layer_sources(carriers, name, nodata, limits)
     warped: da.Array = warp_onto(sources, geobox, resampling="cubic", chunks=chunks, device=device).data
     decoded: da.Array = warped * np.float32(scale) + np.float32(offset)
     return decoded
+
+
+def _trends(
+    sources: Sequence[RasterSource],
+    geobox: GeoBox,
+    *,
+    resampling: Literal["nearest", "bilinear"],
+    chunks: Any,
+    device: str,
+) -> da.Array:
+    """Trend bands (y, x) as bytes, neutral where no file has data, and as fourth band 1 where all have data."""
+    listed = tuple(sources)
+
+    def read(rows: slice, cols: slice) -> NDArray[np.uint8]:
+        values = warp_block(listed, geobox, rows, cols, resampling=resampling, device=device)
+        known = np.isfinite(values).all(axis=0)
+        np.nan_to_num(np.rint(values, out=values), copy=False, nan=BANDS["tc_brightness"].neutral)
+        out = np.empty((len(values) + 1, *known.shape), np.uint8)
+        np.clip(values, 0, 255, out=out[:-1], casting="unsafe")
+        out[-1] = known
+        return out
+
+    return lazy_blocks(
+        read,
+        geobox.shape,
+        chunks=chunks,
+        dtype=np.uint8,
+        lead=len(TRENDS) + 1,
+        token=("trends", listed, geobox, resampling, device),
+    )
 
 
 def auxiliary_layers(
@@ -129,6 +177,7 @@ def auxiliary_layers(
     geobox: GeoBox,
     *,
     needed: Iterable[str] = AUXILIARY_BANDS,
+    neutral: Iterable[str] = (),
     datetime: datetime | None = None,
     chunks: Any = "auto",
     radius: float | None = None,
@@ -147,6 +196,8 @@ def auxiliary_layers(
         The scene's pixel grid.
     needed
         Names of bands: "relative_elevation", "slope", "tc_brightness", "tc_greenness", "tc_wetness".
+    neutral
+        Layers that are not read but filled: "elevation" (level terrain), "trends" (no change).
     datetime
         Date of the scene: where items overlap, those nearest in time win; without it the first listed win.
     chunks
@@ -167,29 +218,40 @@ def auxiliary_layers(
     -------
     dict of DataArray (y, x)
         Lazy, in the order of ``needed``. Terrain is float32 in metres and degrees with NaN in voids; trends
-        are uint8 with 127 (no change) where the source has no data. Nothing is opened until computed.
+        are uint8 with 127 (no change) where the source has no data. Last comes ``measured`` (uint8, CF flags):
+        bit 1 where elevation was measured, bit 2 where trends were, none where a layer is neutral. Nothing is
+        opened until computed.
 
     Raises
     ------
     MissingBandsError
-        If no item that meets the scene provides a band; the message names the bands and the two ways out.
+        If no item that meets the scene provides a band; the message says what the items offer instead, which
+        names are expected, and the ways out.
     EngineError
         If the engine is unknown, not installed, or cannot read such an asset.
     MissingFileError, DamagedFileError, CRSError
         When computed; the message names the item.
+    LayerError
+        When computed, if a file is no such layer by its type, unit or values; undeclared no-data values
+        (-9999, -32767, huge numbers; 0 in all bands of trends) are taken as such.
     """
     names = tuple(dict.fromkeys(needed))
     if unknown := sorted(set(names) - set(AUXILIARY_BANDS)):
         raise MissingBandsError(f"{unknown} are no auxiliary bands; those are {list(AUXILIARY_BANDS)}")
     if geobox.crs is None or geobox.crs.geographic:
         raise CRSError(f"the scene's grid must be in a projected CRS in metres, not {geobox.crs}")
+    neutral = check_neutral(neutral)
     near = items_near(items, geobox, datetime)
     size = float(radius if radius is not None else BANDS["relative_elevation"].radius or 50.0)
-    layers: dict[str, da.Array] = {}
-    notes: dict[str, dict[str, Any]] = {}
+    filled = neutral_layers(
+        geobox, [n for n in names if any(n in LAYERS[layer] for layer in neutral)], chunks
+    )
+    layers: dict[str, da.Array] = {name: layer.data for name, layer in filled.items()}
+    notes: dict[str, dict[str, Any]] = {name: {"source": "neutral"} for name in filled}
+    known: dict[str, da.Array] = {}
 
-    terrain = tuple(name for name in names if name in TERRAIN)
-    dems = tuple(layer_sources(near, "dem", -9999.0))
+    terrain = tuple(name for name in names if name in TERRAIN and name not in filled)
+    dems = tuple(layer_sources(near, "dem", -9999.0, ELEVATION))
     if terrain and dems:
         if check_engine(engine) == "exact":
             stack = _terrain(
@@ -207,29 +269,24 @@ def auxiliary_layers(
         for name in terrain:
             if (ready := _ready_made(near, name, geobox, chunks, device)) is not None:
                 layers[name], notes[name] = ready, {"terrain_grid": "ready-made"}
+    if terrain and all(name in layers for name in terrain):
+        known["elevation"] = da.stack([da.isfinite(layers[name]) for name in terrain]).all(axis=0)
 
-    if any(name in TRENDS for name in names) and (trends := trend_sources(near, TRENDS)):
+    if any(name in TRENDS and name not in filled for name in names) and (
+        trends := trend_sources(near, TRENDS)
+    ):
         if check_engine(engine) == "exact":
-            stack = warp_onto(
-                trends,
-                geobox,
-                resampling=trends_resampling,
-                chunks=chunks,
-                dtype=np.uint8,
-                nodata=BANDS["tc_brightness"].neutral,
-                device=device,
-            ).data
+            stack = _trends(trends, geobox, resampling=trends_resampling, chunks=chunks, device=device)
         else:
             stack = _trends_by(engine, near, geobox, trends_resampling, chunks)
         for index, name in enumerate(TRENDS):
             layers[name], notes[name] = stack[index], {"resampling": trends_resampling}
+        known["trends"] = stack[len(TRENDS)]
 
     if missing := [name for name in names if name not in layers]:
-        raise MissingBandsError(
-            f"no auxiliary item covers the scene for {missing}: give an auxiliary source that covers it, or "
-            'auxiliary="neutral" to stand in level terrain and a neutral trend (written into the metadata)'
-        )
-    return {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
+        raise MissingBandsError(missing_layers(missing, near))
+    labelled = {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
+    return {**labelled, MEASURED: measured_flags(known, geobox, chunks)}
 
 
 def _terrain_by(
@@ -261,7 +318,7 @@ def _terrain_by(
 def _trends_by(
     engine: Any, items: Sequence[pystac.Item], geobox: GeoBox, resampling: str, chunks: Any
 ) -> da.Array:
-    """Trend bands that another engine warped."""
+    """Trend bands that another engine warped, and a fourth that is 1 where all have data."""
     sources = [
         (item, key)
         for item in items
@@ -273,7 +330,9 @@ def _trends_by(
         carriers, key, TRENDS, geobox, engine=engine, resampling=resampling, chunks=_side(chunks)
     )
     neutral = BANDS["tc_brightness"].neutral
-    return da.stack([loaded[name].fillna(neutral).round().astype(np.uint8).data for name in TRENDS])
+    bands = [loaded[name].fillna(neutral).round().astype(np.uint8).data for name in TRENDS]
+    known = loaded.notnull().to_dataarray().all("variable").astype(np.uint8).data
+    return da.stack([*bands, known])
 
 
 def _side(chunks: Any) -> int:

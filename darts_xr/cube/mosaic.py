@@ -15,7 +15,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from darts_xr.addresses import cause, redact
-from darts_xr.errors import CRSError, DamagedFileError, SceneError
+from darts_xr.cube.plausible import Expected, check_header, void_no_data
+from darts_xr.errors import CRSError, DamagedFileError, LayerError, SceneError
 from darts_xr.globe import Bounds
 from darts_xr.rasters import read_error
 
@@ -39,6 +40,8 @@ class RasterSource:
     bbox
         West, south, east, north in degrees (west > east across the antimeridian); None if not known: the file
         is then opened for each chunk.
+    expected
+        What its pixels must be; None: anything.
     """
 
     href: str
@@ -47,6 +50,7 @@ class RasterSource:
     nodata: float | None = None
     crs: str | None = None
     bbox: Bounds | None = None
+    expected: Expected | None = None
 
 
 def open_raster(source: RasterSource) -> rasterio.DatasetReader:
@@ -56,6 +60,8 @@ def open_raster(source: RasterSource) -> rasterio.DatasetReader:
     ------
     MissingFileError, DamagedFileError, CRSError
         If there is no such file, it is no readable raster, or neither it nor the item states a CRS.
+    LayerError
+        If its header says that it holds something else than expected.
     """
     try:
         dataset = rasterio.open(source.href)
@@ -73,6 +79,12 @@ def open_raster(source: RasterSource) -> rasterio.DatasetReader:
         raise DamagedFileError(
             f"{source.name}: {redact(source.href)} has {count} bands, band {max(source.bands)} is needed"
         )
+    if source.expected is not None:
+        try:
+            check_header(dataset, source.bands, source.expected, source.name)
+        except LayerError:
+            dataset.close()
+            raise
     return dataset
 
 
@@ -93,6 +105,8 @@ def _read(dataset: rasterio.DatasetReader, source: RasterSource, window: Window)
         missing = values == np.asarray(nodata).astype(values.dtype)
         if missing.any():
             out[missing] = np.nan
+    if source.expected is not None:
+        void_no_data(out, source.expected, source.name, declared=nodata is not None)
     return out
 
 
