@@ -15,6 +15,7 @@ import pystac
 
 import darts_xr as dx
 from darts_xr.catalog import iter_items
+from darts_xr.cube.layers import LAYERS
 from darts_xr.errors import OutputError, PipelineError
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
@@ -99,8 +100,11 @@ def detect(
 def _prepare(settings: Settings) -> tuple[Job, Sources]:
     """Load what all scenes share."""
     ensemble = settings.ensemble()
-    require_auxiliary(ensemble, settings.auxiliary)
-    return Job(ensemble, settings.rules, str(settings.out), settings.members), load_sources(settings)
+    require_auxiliary(ensemble, settings)
+    job = Job(
+        ensemble, settings.rules, str(settings.out), settings.members, settings.neutral, settings.fill_gaps
+    )
+    return job, load_sources(settings)
 
 
 def _described(job: Job, sources: Sources) -> dict[str, Any]:
@@ -115,7 +119,9 @@ def _described(job: Job, sources: Sources) -> dict[str, Any]:
         ],
         "batch_norm": job.ensemble.batch_norm,
         "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
-        "water_filter": bool(sources.landcover),
+        "neutral": list(LAYERS if sources.auxiliary == "neutral" else job.neutral),
+        "fill_gaps": job.fill_gaps,
+        "water_filter": sources.landcover is not None,
         "infrastructure_filter": sources.infrastructure is not None,
     }
 

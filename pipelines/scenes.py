@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +24,9 @@ import xarray as xr
 
 import darts_xr as dx
 from darts_xr.addresses import redact
-from darts_xr.cube import landcover_for
-from darts_xr.errors import DartsError, OutputError, RemoteReadError
+from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
+from darts_xr.cube.layers import LAYERS
+from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.products import (
@@ -48,6 +49,12 @@ log = logging.getLogger(__name__)
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _PICTURE = ("red", "green", "blue")
+_ENOUGH = 0.99  # share of a scene's valid pixels that a layer should cover
+_FILLED = {
+    "elevation": "the rest counts as level",
+    "trends": "the rest counts as unchanged",
+    "landcover": "objects in the rest are kept whether they lie in water or not",
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,18 @@ class Job:
         The run folder.
     members : bool
         Also write what each network found alone.
+    neutral : tuple of str
+        Layers that are filled and not read.
+    fill_gaps : bool
+        Go on with scenes that a layer does not cover at all.
     """
 
     ensemble: Ensemble
     rules: Rules
     folder: str
     members: bool = False
+    neutral: tuple[str, ...] = ()
+    fill_gaps: bool = False
 
     @property
     def files(self) -> frozenset[str]:
@@ -111,8 +124,8 @@ class SceneTask:
         STAC item as JSON.
     auxiliary : list of str, "neutral" or None
         STAC items near the scene, as JSON.
-    landcover : list of str
-        The same for land cover.
+    landcover : list of str, optional
+        The same for land cover; None: no water filter.
     infrastructure : geopandas.GeoDataFrame, optional
         Polygons near the scene.
     inputs : dict of str
@@ -122,7 +135,7 @@ class SceneTask:
     id: str
     item: str
     auxiliary: Any
-    landcover: list[str]
+    landcover: list[str] | None
     infrastructure: gpd.GeoDataFrame | None
     inputs: dict[str, str] = field(default_factory=dict)
 
@@ -131,7 +144,7 @@ class SceneTask:
         layers = self.auxiliary
         return Sources(
             [_item(text) for text in layers] if isinstance(layers, list) else layers,
-            [_item(text) for text in self.landcover],
+            None if self.landcover is None else [_item(text) for text in self.landcover],
             self.infrastructure,
         )
 
@@ -211,21 +224,30 @@ def _noting_warnings() -> Iterator[list[str]]:
 # --- the scene ---------------------------------------------------------------------------------------------
 
 
+def scene_landcover(scene: xr.Dataset, sources: Sources) -> xr.DataArray | None:
+    """Land cover around a scene, lazy; None without water filter."""
+    if sources.landcover is None:
+        return None
+    year = int(str(scene.attrs["datetime"])[:4])
+    return landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
+
+
 def clean_objects(
-    labels: xr.DataArray, prob: xr.DataArray, scene: xr.Dataset, rules: Rules, sources: Sources
+    labels: xr.DataArray, prob: xr.DataArray, cover: xr.DataArray | None, rules: Rules, sources: Sources
 ) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
-    """Vectorize labels and filter the polygons; also counts what each rule removed."""
+    """Vectorize labels and filter the polygons; also counts what each rule removed, and what it could not judge."""
     feats = dx.vectorize(labels, prob)
     n_detected = int(feats.attrs["n_detected"])
-    if sources.landcover:
-        year = int(str(scene.attrs["datetime"])[:4])
-        cover = landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
+    unsure = len(feats) if sources.landcover is not None else 0
+    if cover is not None:
         feats = dx.filter_water(feats, cover, max_fraction=rules.max_water)
+        unsure = int(feats.attrs["unknown_landcover"])
     if sources.infrastructure is not None:
         feats = dx.filter_infrastructure(feats, sources.infrastructure)
     removed = feats.attrs["removed"]
     rules_applied = ("border", "small", "water", "infrastructure")
     counts = {f"n_removed_{rule}": int(removed.get(rule, 0)) for rule in rules_applied}
+    counts["n_unknown_landcover"] = unsure
     return feats, {"n_detected": n_detected, **counts, "n_objects": len(feats)}
 
 
@@ -253,30 +275,45 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     ensemble, rules, sources = job.ensemble, job.rules, task.sources()
     bands = [*ensemble.definitions, *_PICTURE]  # of which the networks may need none
     scene = dx.open_scene(
-        _item(task.item), auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule
+        _item(task.item),
+        auxiliary=sources.auxiliary,
+        neutral=job.neutral,
+        fill_gaps=job.fill_gaps,
+        bands=bands,
+        mask_rule=rules.mask_rule,
     )
+    cover = None if job.fill_gaps and not sources.landcover else scene_landcover(scene, sources)
     clock.lap(STAGES[0])
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
-    # One pass over the pixels: probability, mask and picture come out of the same reads.
-    prediction, valid, picture = dask.persist(
+    # One pass over the pixels: probability, mask, picture and what was measured come out of the same reads.
+    prediction, valid, picture, cover, measured = dask.persist(
         dx.predict(scene, ensemble, members=job.members),
         scene["valid"],
         scene[[*_PICTURE, "valid"]].isel(every),
+        cover,
+        auxiliary_coverage(scene),
     )
+    coverage = {str(layer): float(share) for layer, share in measured.to_series().items()}
+    if sources.landcover is not None:
+        coverage["landcover"] = 0.0 if cover is None else landcover_coverage(cover, valid)
+    meant = LAYERS if task.auxiliary == "neutral" else job.neutral
+    coverage = check_coverage(task.id, coverage, tuple(meant), fill_gaps=job.fill_gaps)
     clock.lap(STAGES[1])
     prob = prediction["probability"] if job.members else prediction
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
     )
     percent, binary, picture = dask.compute(probability_percent(prob), binary_objects(labels, prob), picture)
-    feats, counts = clean_objects(labels, prob, scene, rules, sources)
+    feats, counts = clean_objects(labels, prob, cover, rules, sources)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
     alone = member_objects(prediction, threshold=rules.threshold) if job.members else None
     seen = valid_polygon(valid)
     clock.lap(STAGES[2])
 
     made_by = provenance(rules, ensemble, prob.attrs)
+    if coverage:
+        made_by["auxiliary_coverage"] = json.dumps(coverage)
     home = RunFolder(job.folder)
     with home.scene_part(task.id, job.files) as part:
         write_raster(percent, part / "probability.tif", metadata=made_by)
@@ -297,9 +334,53 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         "pixels": int(valid.size),
         "valid_pixels": int(valid.sum()),
         "counts": counts,
+        "auxiliary_coverage": coverage,
+        "neutral": [layer for layer in LAYERS if layer in scene.attrs.get("neutral", "").split(", ")],
         "synthetic": "synthetic" in made_by,
         "seconds": clock.seconds,
     }
+
+
+def check_coverage(
+    scene_id: str, coverage: dict[str, float], neutral: Sequence[str], *, fill_gaps: bool
+) -> dict[str, float]:
+    """Refuse a scene of which a layer covers nothing, warn of one of which it covers less than 99 %.
+
+    Parameters
+    ----------
+    scene_id : str
+        For messages.
+    coverage : dict of float
+        Share of the valid pixels that each layer was measured for; NaN where no pixel is valid.
+    neutral : sequence of str
+        Layers that were to be filled.
+    fill_gaps : bool
+        Only warn, also of a layer that covers nothing.
+
+    Returns
+    -------
+    dict of float
+        The shares that are known, rounded to four digits, though never up to 1 nor down to 0.
+
+    Raises
+    ------
+    MissingBandsError
+    """
+    known = {layer: share for layer, share in coverage.items() if not math.isnan(share)}
+    for layer, share in known.items():
+        if layer in neutral or share >= _ENOUGH:
+            continue
+        if share == 0 and not fill_gaps:
+            way_out = "--landcover none" if layer == "landcover" else f"--neutral {layer}"
+            raise MissingBandsError(
+                f"{scene_id}: {layer} covers none of the valid pixels, though its files lie near; give a source "
+                f"that covers the scene (darts-xr auxiliary … --for CATALOG shows the gaps), or say {way_out}, or "
+                "--fill-gaps to fill such scenes only"
+            )
+        log.warning(
+            "%s: %s covers %.1f %% of the valid pixels, %s", scene_id, layer, 100 * share, _FILLED[layer]
+        )
+    return {layer: min(max(round(s, 4), 1e-4), 0.9999) if 0 < s < 1 else s for layer, s in known.items()}
 
 
 class _Clock:
@@ -335,7 +416,9 @@ def result_item(
         "roles": ["data"],
     }
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
-    made = {f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")}
+    made: dict[str, Any] = {
+        f"darts:{key}": value for key, value in made_by.items() if key not in ("item_id", "datetime")
+    }
     seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
     grid = raster.odc.geobox
     outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}

@@ -53,8 +53,14 @@ class Settings:
     models : sequence of path, or Ensemble
         Checkpoints; ``("demo",)`` for the shipped networks, which were trained on synthetic scenes. Workers load them
         from these paths, so they must lie where every worker finds them.
-    auxiliary : source or "neutral", optional
-        Elevation and trends; see :func:`darts_xr.open_scene`.
+    auxiliary : source, sequence of sources, or "neutral", optional
+        Elevation and trends: catalogues, GeoTIFFs, folders, or several of these; see :func:`darts_xr.open_scene`.
+    neutral : tuple of str
+        Layers that are filled and not read, of "elevation" and "trends".
+    fill_gaps : bool
+        Go on with a scene that a layer does not cover at all: with level terrain, no trend, no water filter. By default
+        such a scene fails. Where a layer covers a part of the scene, the rest is filled in any case, and the record
+        says how much was measured.
     landcover : source, "auxiliary" or None
         Land cover for the water filter. "auxiliary": of the auxiliary source where it has any. None: no water filter.
     infrastructure : path or geopandas.GeoDataFrame, optional
@@ -73,6 +79,8 @@ class Settings:
     out: str | os.PathLike[str]
     models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",)
     auxiliary: Any = None
+    neutral: tuple[str, ...] = ()
+    fill_gaps: bool = False
     landcover: Any = "auxiliary"
     infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None
     rules: Rules = field(default_factory=Rules)
@@ -104,7 +112,7 @@ def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = 
         "batch_norm": ensemble.batch_norm,
         "rules": json.dumps(asdict(rules), sort_keys=True),
     }
-    for key in ("item_id", "datetime", "product", "mask_rule", "auxiliary", "tiling", "synthetic"):
+    for key in ("item_id", "datetime", "product", "mask_rule", "auxiliary", "neutral", "tiling", "synthetic"):
         if attrs and key in attrs:
             made_by[key] = str(attrs[key])
     return made_by

@@ -8,6 +8,7 @@ any kind. :data:`BANDS` defines each band once, for training and inference alike
 from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
 from darts_xr.cube.auxiliary_files import auxiliary_items, load_auxiliary
 from darts_xr.cube.bands import BANDS, Band, scale_band, select_bands
+from darts_xr.cube.gaps import coverage_gaps
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.landcover import landcover_coverage, landcover_for
 from darts_xr.cube.measured import auxiliary_coverage
@@ -21,6 +22,7 @@ __all__ = [
     "auxiliary_coverage",
     "auxiliary_items",
     "auxiliary_layers",
+    "coverage_gaps",
     "landcover_coverage",
     "landcover_for",
     "load_auxiliary",

@@ -30,6 +30,7 @@ from darts_xr.cube.layers import (
     TRENDS,
     band_fields,
     check_neutral,
+    is_offered,
     items_near,
     layer_sources,
     missing_layers,
@@ -178,6 +179,7 @@ def auxiliary_layers(
     *,
     needed: Iterable[str] = AUXILIARY_BANDS,
     neutral: Iterable[str] = (),
+    fill_gaps: bool = False,
     datetime: datetime | None = None,
     chunks: Any = "auto",
     radius: float | None = None,
@@ -198,6 +200,8 @@ def auxiliary_layers(
         Names of bands: "relative_elevation", "slope", "tc_brightness", "tc_greenness", "tc_wetness".
     neutral
         Layers that are not read but filled: "elevation" (level terrain), "trends" (no change).
+    fill_gaps
+        Also fill layers that no item near the scene has, instead of raising.
     datetime
         Date of the scene: where items overlap, those nearest in time win; without it the first listed win.
     chunks
@@ -242,6 +246,8 @@ def auxiliary_layers(
         raise CRSError(f"the scene's grid must be in a projected CRS in metres, not {geobox.crs}")
     neutral = check_neutral(neutral)
     near = items_near(items, geobox, datetime)
+    if fill_gaps:
+        neutral = (*neutral, *(layer for layer in LAYERS if not is_offered(layer, near)))
     size = float(radius if radius is not None else BANDS["relative_elevation"].radius or 50.0)
     filled = neutral_layers(
         geobox, [n for n in names if any(n in LAYERS[layer] for layer in neutral)], chunks

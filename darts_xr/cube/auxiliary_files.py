@@ -231,9 +231,8 @@ def auxiliary_items(
         raise CatalogError(
             f"several files are called {', '.join(twice[:3])}; rename them, or give one of each"
         )
-    return pystac.ItemCollection(
-        sorted(items, key=lambda item: item.id), clone_items=False, extra_fields={LEFT_OUT: left_out}
-    )
+    items.sort(key=lambda item: item.id)
+    return pystac.ItemCollection(items, clone_items=False, extra_fields={LEFT_OUT: left_out})
 
 
 def load_auxiliary(source: Any) -> list[pystac.Item]:

@@ -84,10 +84,10 @@ def landcover_for(
         )
     for item in near:
         _check_declared_classes(item)
-    years = sorted({_year(item) for item in near}, key=lambda y: (abs(y - year), y))
-    chosen = [item for item in near if _year(item) == years[0]]
-    if years[0] != year:
-        logger.warning("no land cover of %s at hand, that of %s is used", year, years[0])
+    chosen = tiles_of_year(near, year)
+    taken = _year(chosen[0])
+    if taken != year:
+        logger.warning("no land cover of %s at hand, that of %s is used", year, taken)
     sources = layer_sources(chosen, "landcover", 0.0)
     # The tile in the scene's own zone, else the first, gives the grid; others are brought onto it.
     grids = [_tile_grid(item, source) for item, source in zip(chosen, sources, strict=True)]
@@ -111,9 +111,15 @@ def landcover_for(
         long_name="ESRI annual land cover class",
         units="1",
         source="esri-landcover",
-        year=years[0],
+        year=taken,
         requested_year=year,
     )
+
+
+def tiles_of_year(items: Sequence[pystac.Item], year: int) -> list[pystac.Item]:
+    """Tiles of a year or, where there are none, of the nearest one (the earlier of two equally near)."""
+    nearest = min({_year(item) for item in items}, key=lambda y: (abs(y - year), y))
+    return [item for item in items if _year(item) == nearest]
 
 
 def landcover_coverage(cover: xr.DataArray, valid: xr.DataArray) -> float:

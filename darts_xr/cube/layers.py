@@ -100,6 +100,14 @@ def layer_sources(
     return [source_of(item, key, (1,), nodata, expected) for item in items if key in item.assets]
 
 
+def is_offered(layer: str, items: Iterable[pystac.Item]) -> bool:
+    """Whether items have a layer, "elevation" or "trends"."""
+    items = list(items)
+    if layer == "trends":
+        return bool(trend_sources(items, TRENDS))
+    return any("dem" in item.assets or set(TERRAIN) & item.assets.keys() for item in items)
+
+
 def check_neutral(layers: Iterable[str]) -> tuple[str, ...]:
     """Names of layers that are to be neutral, each once.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -99,6 +100,19 @@ def _read(dataset: rasterio.DatasetReader, source: RasterSource, window: Window)
         values = dataset.read(list(source.bands), window=window)
     except RasterioError as error:
         raise _named(error, source, f", {window}") from cause(error)
+    return without_no_data(values, dataset, source)
+
+
+def without_no_data(
+    values: NDArray[Any], dataset: rasterio.DatasetReader, source: RasterSource
+) -> NDArray[np.float32]:
+    """Pixels (band, y, x) as float32, NaN where they are no data, declared or not.
+
+    Raises
+    ------
+    LayerError
+        If values are out of the range that is expected of the source.
+    """
     nodata = dataset.nodata if dataset.nodata is not None else source.nodata
     out: NDArray[np.float32] = values.astype(np.float32, copy=False)
     if nodata is not None and not math.isnan(nodata):

@@ -19,7 +19,7 @@ from darts_xr.cube.auxiliary import auxiliary_layers
 from darts_xr.cube.auxiliary_files import load_auxiliary
 from darts_xr.cube.bands import BANDS, Band
 from darts_xr.cube.indices import ndvi
-from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral, items_near
+from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral, is_offered, items_near
 from darts_xr.cube.loaders import Engine
 from darts_xr.cube.measured import MEASURED
 from darts_xr.cube.warp import lazy_blocks, on_grid
@@ -60,6 +60,7 @@ def open_scene(
     *,
     auxiliary: Any = None,
     neutral: Sequence[str] = (),
+    fill_gaps: bool = False,
     bands: Sequence[str | Band] | None = None,
     chunks: Any = "auto",
     mask_rule: str | None = None,
@@ -77,6 +78,8 @@ def open_scene(
         says so in the attributes. None leaves these bands out.
     neutral : sequence of str, optional
         Layers that are filled and not read, of "elevation" and "trends"; named in the attributes.
+    fill_gaps : bool, optional
+        Fill also layers that nothing near the scene has, instead of raising.
     bands : sequence of str or Band, optional
         Bands to open, by default all that ``auxiliary`` can give. ``ensemble.definitions`` has them derived as the
         networks were trained: radius of the relative elevation, resampling of the trends, grid of the terrain kernels.
@@ -160,9 +163,10 @@ def open_scene(
     attrs = _attributes(item, rule)
     if needed:
         # Warps and kernels always run on the same lattice, so that rounding does not depend on the chunks asked for.
-        filled = [layer for layer in neutral if set(LAYERS[layer]) & set(needed)]
-        read = {layer for layer in LAYERS if set(LAYERS[layer]) & set(needed)} - set(filled)
+        asked = [layer for layer in LAYERS if set(LAYERS[layer]) & set(needed)]
+        read = set(asked) - set(neutral)
         near = items_near(load_auxiliary(auxiliary), grid, item.datetime) if read else []
+        filled = [layer for layer in asked if layer in neutral or (fill_gaps and not is_offered(layer, near))]
         layers = auxiliary_layers(
             near,
             grid,
