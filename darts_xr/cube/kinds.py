@@ -218,7 +218,9 @@ def _by_values(facts: Facts) -> tuple[Kind, str] | None:
         return None
     if first == "uint8":
         classes = set(np.unique(seen).tolist())
-        return ("landcover", "values") if classes <= {0, *ESRI_CLASSES} and classes != {0} else None
+        # Masks have few values and small ones.
+        is_map = classes <= {0, *ESRI_CLASSES} and len(classes) >= 3 and max(classes) >= 7
+        return ("landcover", "values") if is_map else None
     return ("elevation", "values") if first in ELEVATION.types and float(np.ptp(seen)) > 0 else None
 
 

@@ -94,16 +94,18 @@ def _gaps(scenes: str, items: Any, as_json: bool) -> dict[str, dict[str, float]]
     if not as_json:
         lacking = table[table.min(axis=1) < _ENOUGH]
         rows = [
-            [name, *(f"{100 * share:.1f}" for share in row)]
-            for name, row in zip(lacking.index, lacking.to_numpy())
+            [str(name), *("none" if share != share else f"{100 * share:.1f}" for share in row)]
+            for name, *row in lacking.itertuples()
         ]
         if rows:
             show_table(
                 f"Scenes with gaps, {len(rows)} of {len(table)}", ["scene", *(f"{n} %" for n in table)], rows
             )
         else:
-            screen.print(
-                f"All {len(table)} scene(s) are covered by elevation, trends and land cover.", highlight=False
-            )
-    shares: dict[str, dict[str, float]] = table.round(4).to_dict(orient="index")
-    return shares
+            screen.print(f"All {len(table)} scene(s) are covered.", highlight=False)
+        if table["landcover"].isna().all():
+            screen.print("No land cover: objects in water would not be removed.", highlight=False)
+    return {
+        str(name): {str(layer): round(float(share), 4) for layer, share in row.dropna().items()}
+        for name, row in table.iterrows()
+    }
