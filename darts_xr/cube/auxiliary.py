@@ -347,9 +347,8 @@ def _side(chunks: Any) -> int:
 
 def _label(data: da.Array, geobox: GeoBox, name: str, **attrs: Any) -> xr.DataArray:
     band = BANDS[name]
-    return on_grid(
-        data, geobox, name, long_name=band.long_name, units=band.units, source=band.source, **attrs
-    )
+    attrs = {"source": band.source, **attrs}
+    return on_grid(data, geobox, name, long_name=band.long_name, units=band.units, **attrs)
 
 
 def neutral_layers(
