@@ -44,9 +44,9 @@ def coverage_gaps(scenes: Iterable[pystac.Item], items: Iterable[pystac.Item]) -
     pandas.DataFrame
         One row a scene, index ``scene``; float64 columns ``elevation``, ``trends``, ``landcover``, 0 to 1: the share of
         some 4,000 points of the scene's footprint for which the layer has data; NaN in ``landcover`` where the items
-        have no land cover at all, which only the water filter needs. Clouds and masks are not known yet; a
-        run measures its shares on all valid pixels. Reads the layers' files, coarsely: their overviews where they have
-        some.
+        have no land cover at all, which only the water filter needs, and in all of a scene without footprint. Clouds
+        and masks are not known yet; a run measures its shares on all valid pixels. Reads the layers' files, coarsely:
+        their overviews where they have some.
 
     Raises
     ------
@@ -94,6 +94,8 @@ def _ground(item: pystac.Item) -> shapely.Geometry:
 
 def _points(scene: pystac.Item) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Longitude and latitude of points spread evenly over a scene's footprint."""
+    if scene.geometry is None and scene.bbox is None:
+        return np.empty(0), np.empty(0)
     lon, lat = [], []
     parts = shapely.get_parts(_ground(scene))
     whole = sum(part.area for part in parts)

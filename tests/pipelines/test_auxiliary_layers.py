@@ -13,10 +13,13 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner, Result
+from rasterio.warp import transform
+from rasterio.windows import Window
 
 import darts_xr as dx
 from darts_xr.cube.gaps import coverage_gaps
 from darts_xr.errors import CheckpointError, MissingBandsError
+from darts_xr.globe import boxes_meet
 from darts_xr.inference import Ensemble
 from pipelines.cli import main
 from pipelines.settings import Settings
@@ -32,10 +35,26 @@ def _call(*arguments: object) -> Result:
 
 def _void(path: Path, share: float) -> None:
     """Overwrite the western part of a DEM with no data."""
-    with rasterio.open(path, "r+") as file:
-        heights = file.read()
-        heights[:, :, : round(share * heights.shape[2])] = -9999
-        file.write(heights)
+    with rasterio.open(path) as file:
+        heights, place = file.read(), {"crs": file.crs, "transform": file.transform}
+    heights[:, :, : round(share * heights.shape[2])] = -9999
+    write_tif(path, heights, nodata=-9999, **place)
+
+
+def _cut(item: pystac.Item, folder: Path, east: float) -> pystac.Item:
+    """A land-cover tile that ends at a meridian, about."""
+    with rasterio.open(item.assets["landcover"].href) as file:
+        (x,), _ = transform("EPSG:4326", file.crs, [east], [sum(item.bbox[1::2]) / 2])
+        columns = int((x - file.transform.c) / file.transform.a)
+        window = Window(0, 0, columns, file.height)
+        path = write_tif(
+            folder / f"{item.id}.tif",
+            file.read(window=window),
+            nodata=0,
+            crs=file.crs,
+            transform=file.transform,
+        )
+    return dx.auxiliary_items(path, kind="landcover", year=item.datetime.year)[0]
 
 
 def _layers(small: Small, key: str) -> list[pystac.Item]:
@@ -86,11 +105,9 @@ def test_a_layer_that_covers_nothing_fails_the_scene_unless_told_otherwise(
 def test_objects_outside_every_land_cover_tile_are_kept_and_counted(small: Small, tmp_path: Path) -> None:
     scene = small.items[0]
     (whole,) = small.detect(tmp_path / "whole", [scene]).done
-    away = [item.clone() for item in _layers(small, "landcover")]
-    west, south, east, north = scene.bbox
-    for item in away:
-        item.bbox = [west, south, (west + east) / 2, north]
-        item.geometry = None
+    middle = (scene.bbox[0] + scene.bbox[2]) / 2
+    tiles = [item for item in _layers(small, "landcover") if boxes_meet(item.bbox, scene.bbox)]
+    away = [_cut(item, tmp_path, middle) for item in tiles]
     (half,) = small.detect(tmp_path / "half", [scene], landcover=away).done
     assert half["auxiliary_coverage"]["landcover"] == pytest.approx(0.5, abs=0.1)
     assert any("landcover covers" in line for line in half["warnings"])
