@@ -19,6 +19,7 @@ _HOMES = {
     "planet_items": "planet",
     "search": "catalog",
     "load_items": "catalog",
+    "auxiliary_items": "cube",
     "open_scene": "cube",
     "open_cube": "cube",
     "ndvi": "cube",

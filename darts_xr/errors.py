@@ -79,6 +79,10 @@ class LandCoverError(SceneError):
     """A land-cover map is missing or does not have the expected class scheme."""
 
 
+class LayerError(SceneError):
+    """An auxiliary raster does not hold the layer that it is taken for: another type, unit, range or kind."""
+
+
 class EngineError(SceneError):
     """A loader is unknown, not installed, or cannot read such an asset."""
 

@@ -123,6 +123,24 @@ def grid_bounds(geobox: GeoBox) -> Bounds:
     return (west, float(lat.min()), east, float(lat.max()))
 
 
+def grid_outline(geobox: GeoBox) -> BaseGeometry:
+    """Polygon in degrees around a pixel grid, its edges followed and cut at 180°; around a pole its box.
+
+    Raises
+    ------
+    CRSError
+        If the grid has no CRS.
+    """
+    bounds = grid_bounds(geobox)
+    if bounds[2] - bounds[0] >= 360 or geobox.crs is None or geobox.crs.geographic:
+        return shapely.union_all(box_polygons(bounds))
+    outer = geobox.boundingbox.bbox
+    ring = shapely.segmentize(box(*outer), max(outer[2] - outer[0], outer[3] - outer[1]) / 32)
+    x, y = shapely.get_coordinates(ring).T
+    degrees = np.stack(transformer(str(geobox.crs.to_wkt()), "EPSG:4326").transform(x, y), axis=1).round(7)
+    return antimeridian.fix_polygon(Polygon(degrees), fix_winding=True)
+
+
 # --- shapes in degrees -------------------------------------------------------------------------------------
 
 

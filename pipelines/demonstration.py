@@ -20,7 +20,7 @@ from darts_xr.sample import SampleWorld, read_truth, write_world
 from pipelines.aggregation import Products, aggregate
 from pipelines.detection import OnScene, detect
 from pipelines.records import Run
-from pipelines.scenes import clean_objects
+from pipelines.scenes import clean_objects, scene_landcover
 from pipelines.settings import Rules, Settings
 from pipelines.sources import Sources, load_sources
 from pipelines.validation import inner_footprints, score_images, score_run
@@ -143,5 +143,5 @@ def _below(scene: xr.Dataset, threshold: float, rules: Rules, sources: Sources) 
     low = (scene["ndvi"] < threshold).astype("float32").where(scene["valid"])
     low.attrs = scene.attrs | {"ensemble": f"NDVI < {threshold}"}
     labels = dx.label_objects(low, border=rules.border, min_pixels=rules.min_pixels)
-    feats, _ = clean_objects(labels, low, scene, rules, sources)
+    feats, _ = clean_objects(labels, low, scene_landcover(scene, sources), rules, sources)
     return dx.level1(feats, low)

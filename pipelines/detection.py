@@ -19,6 +19,7 @@ import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.catalog import iter_items
 from darts_xr.catalog.checksums import add_checksums
+from darts_xr.cube.layers import LAYERS
 from darts_xr.errors import DartsError, OutputError, PipelineError
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
@@ -158,13 +159,16 @@ def _settle(
 def _prepare(settings: Settings) -> tuple[Job, Sources]:
     """Load what all scenes share."""
     ensemble = settings.ensemble()
-    require_auxiliary(ensemble, settings.auxiliary)
+    require_auxiliary(ensemble, settings)
     sources = load_sources(settings)
     works = ""
     if sources.infrastructure is not None:
         given = settings.infrastructure
         works = Path(given).name if isinstance(given, str | os.PathLike) else "polygons in memory"
-    job = Job(ensemble, settings.rules, str(settings.out), settings.members, works, settings.limits)
+    job = Job(
+        ensemble, settings.rules, str(settings.out), settings.members, works, settings.limits, settings.neutral,
+        settings.fill_gaps,
+    )  # fmt: skip
     return job, sources
 
 
@@ -180,7 +184,9 @@ def _described(job: Job, sources: Sources) -> dict[str, Any]:
         ],
         "batch_norm": job.ensemble.batch_norm,
         "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
-        "water_filter": bool(sources.landcover),
+        "neutral": list(LAYERS if sources.auxiliary == "neutral" else job.neutral),
+        "fill_gaps": job.fill_gaps,
+        "water_filter": sources.landcover is not None,
         "infrastructure_filter": job.infrastructure or None,
     }
 

@@ -198,11 +198,12 @@ class Planner:
         self.job = job
         self._neutral = not isinstance(sources.auxiliary, list)
         self._auxiliary = sources.auxiliary if self._neutral else ItemIndex(sources.auxiliary)
-        self._landcover, self._infrastructure = ItemIndex(sources.landcover), sources.infrastructure
+        self._landcover, self._infrastructure = ItemIndex(sources.landcover or ()), sources.infrastructure
+        self._water = sources.landcover is not None
         self.settings = {
             "parameters": digest(
                 asdict(job.rules), job.members, job.ensemble.batch_norm, job.ensemble.precision,
-                bool(sources.landcover), self._infrastructure is not None,
+                job.neutral, job.fill_gaps, self._water, self._infrastructure is not None,
             ),
             "checkpoints": digest([member.sha256 for member in job.ensemble.members]),
         }  # fmt: skip
@@ -299,7 +300,8 @@ class Planner:
             self._landcover.digests(cover),
             None if works is None else sorted(works.geometry.to_wkb(hex=True)),
         )  # fmt: skip
-        return SceneTask(scene_id, text, auxiliary, self._landcover.texts(cover), works, inputs)
+        tiles = self._landcover.texts(cover) if self._water else None
+        return SceneTask(scene_id, text, auxiliary, tiles, works, inputs)
 
     def _works_near(self, bbox: Sequence[float] | None) -> gpd.GeoDataFrame | None:
         """Infrastructure near a scene, in its own CRS."""

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,9 +26,10 @@ import xarray as xr
 import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.catalog.checksums import check_files
-from darts_xr.cube import landcover_for
+from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
+from darts_xr.cube.layers import LAYERS
 from darts_xr.cube.metadata import metadata_of, time_text
-from darts_xr.errors import DartsError, OutputError, RemoteReadError
+from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.planet.bands import check_reflectance
@@ -56,6 +57,12 @@ log = logging.getLogger(__name__)
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _LOOKED_AT = ("red", "green", "blue", "nir")  # for the picture, and whether the numbers can be reflectance
+_ENOUGH = 0.99  # share of a scene's valid pixels that a layer should cover
+_FILLED = {
+    "elevation": "the rest counts as level",
+    "trends": "the rest counts as unchanged",
+    "landcover": "objects in the rest are kept whether they lie in water or not",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,10 @@ class Job:
         Name of the layer of infrastructure, for the outputs' metadata.
     limits : RasterLimits
         What images and masks may be.
+    neutral : tuple of str
+        Layers that are filled and not read.
+    fill_gaps : bool
+        Go on with scenes that a layer does not cover at all.
     """
 
     ensemble: Ensemble
@@ -84,6 +95,8 @@ class Job:
     members: bool = False
     infrastructure: str = ""
     limits: RasterLimits = field(default_factory=RasterLimits)
+    neutral: tuple[str, ...] = ()
+    fill_gaps: bool = False
 
     @property
     def files(self) -> frozenset[str]:
@@ -139,8 +152,8 @@ class SceneTask:
         STAC item as JSON.
     auxiliary : list of str, "neutral" or None
         STAC items near the scene, as JSON.
-    landcover : list of str
-        The same for land cover.
+    landcover : list of str, optional
+        The same for land cover; None: no water filter.
     infrastructure : geopandas.GeoDataFrame, optional
         Polygons near the scene.
     inputs : dict of str
@@ -150,7 +163,7 @@ class SceneTask:
     id: str
     item: str
     auxiliary: Any
-    landcover: list[str]
+    landcover: list[str] | None
     infrastructure: gpd.GeoDataFrame | None
     inputs: dict[str, str] = field(default_factory=dict)
 
@@ -159,7 +172,7 @@ class SceneTask:
         layers = self.auxiliary
         return Sources(
             [_item(text) for text in layers] if isinstance(layers, list) else layers,
-            [_item(text) for text in self.landcover],
+            None if self.landcover is None else [_item(text) for text in self.landcover],
             self.infrastructure,
         )
 
@@ -239,17 +252,25 @@ def _noting_warnings() -> Iterator[list[str]]:
 # --- the scene ---------------------------------------------------------------------------------------------
 
 
+def scene_landcover(scene: xr.Dataset, sources: Sources) -> xr.DataArray | None:
+    """Land cover around a scene, lazy; None without water filter."""
+    if sources.landcover is None:
+        return None
+    year = int(scene_date(scene)[:4])
+    return landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
+
+
 def clean_objects(
-    labels: xr.DataArray, prob: xr.DataArray, scene: xr.Dataset, rules: Rules, sources: Sources
+    labels: xr.DataArray, prob: xr.DataArray, cover: xr.DataArray | None, rules: Rules, sources: Sources
 ) -> tuple[gpd.GeoDataFrame, dict[str, str]]:
     """Vectorize labels and filter the polygons, removed ones kept with the reason; also the layers of the filters."""
     feats = dx.vectorize(labels, prob, keep_removed=True)
     filters: dict[str, str] = {}
-    if sources.landcover:
-        year = int(scene_date(scene)[:4])
-        cover = landcover_for(sources.landcover, scene["valid"].odc.geobox, year)
+    if cover is not None:
         feats = dx.filter_water(feats, cover, max_fraction=rules.max_water, keep_removed=True)
         filters["water"] = f"{cover.attrs['source']} {cover.attrs['year']}"
+    elif sources.landcover is not None:
+        feats.attrs["unknown_landcover"] = int((feats["removed_by"] == "").sum())
     if sources.infrastructure is not None:
         feats = dx.filter_infrastructure(feats, sources.infrastructure, keep_removed=True)
         filters["infrastructure"] = "infrastructure polygons"
@@ -268,6 +289,7 @@ def _counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
     return {
         "n_detected": int(feats.attrs["n_detected"]),
         **{f"n_removed_{rule}": int(removed.get(rule, 0)) for rule in rules},
+        "n_unknown_landcover": int(feats.attrs.get("unknown_landcover", 0)),
         "n_objects": int((feats["removed_by"] == "").sum()),
     }
 
@@ -296,25 +318,42 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     ensemble, rules, sources = job.ensemble, job.rules, task.sources()
     item = _item(task.item)
     check_files(item)
-    for layer in (*(sources.auxiliary if isinstance(sources.auxiliary, list) else ()), *sources.landcover):
+    for layer in (
+        *(sources.auxiliary if isinstance(sources.auxiliary, list) else ()),
+        *(sources.landcover or ()),
+    ):
         check_files(layer, trust_times=True)
     bands = [*ensemble.definitions, *_LOOKED_AT]  # of which the networks may need none
     scene = dx.open_scene(
-        item, auxiliary=sources.auxiliary, bands=bands, mask_rule=rules.mask_rule, limits=job.limits
+        item,
+        auxiliary=sources.auxiliary,
+        neutral=job.neutral,
+        fill_gaps=job.fill_gaps,
+        bands=bands,
+        mask_rule=rules.mask_rule,
+        limits=job.limits,
     )
+    cover = None if job.fill_gaps and not sources.landcover else scene_landcover(scene, sources)
     clock.lap(STAGES[0])
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
-    # One pass over the pixels: probability, mask and picture come out of the same reads.
+    # One pass over the pixels: probability, mask, picture and what was measured come out of the same reads.
     members = dx.predict_members(scene, ensemble) if job.members else None
-    prob, members, valid, picture = dask.persist(
+    prob, members, valid, picture, cover, measured = dask.persist(
         dx.predict(scene, ensemble) if members is None else members["probability"],
         members,
         scene["valid"],
         scene[[*_LOOKED_AT, "valid"]].isel(every),
+        cover,
+        auxiliary_coverage(scene),
     )
     picture = picture.compute()
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
+    coverage = {str(layer): float(share) for layer, share in measured.to_series().items()}
+    if sources.landcover is not None:
+        coverage["landcover"] = 0.0 if cover is None else landcover_coverage(cover, valid)
+    meant = LAYERS if task.auxiliary == "neutral" else job.neutral
+    coverage = check_coverage(task.id, coverage, tuple(meant), fill_gaps=job.fill_gaps)
     clock.lap(STAGES[1])
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
@@ -323,7 +362,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     percent, binary = dask.compute(
         probability_percent(prob, threshold=rules.threshold), binary_objects(labels, prob)
     )
-    feats, filters = clean_objects(labels, prob, scene, rules, sources)
+    feats, filters = clean_objects(labels, prob, cover, rules, sources)
     if "infrastructure" in filters:
         filters["infrastructure"] = job.infrastructure
     counts = _counts(feats)
@@ -335,6 +374,8 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     clock.lap(STAGES[2])
 
     made_by = provenance(rules, ensemble, prob, filters)
+    if coverage:
+        made_by["auxiliary_coverage"] = json.dumps(coverage, sort_keys=True)
     home = RunFolder(job.folder)
     with home.scene_part(task.id, job.files) as part:
         write_raster(percent, part / "probability.tif", metadata=made_by)
@@ -358,14 +399,57 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         "pixels": int(valid.size),
         "valid_pixels": int(valid.sum()),
         "counts": counts,
+        "auxiliary_coverage": coverage,
+        "neutral": [layer for layer in LAYERS if layer in scene.attrs.get("neutral", "").split(", ")],
         "synthetic": "synthetic" in made_by,
         "filters": filters,
         "auxiliary": made_by.get("auxiliary", "none"),
-        **{key: prob.attrs[key] for key in ("auxiliary_coverage",) if key in prob.attrs},
         **({"demo_networks": True} if ensemble.synthetic_only and "synthetic" not in made_by else {}),
         "seconds": clock.seconds,
         "outputs": outputs,
     }
+
+
+def check_coverage(
+    scene_id: str, coverage: dict[str, float], neutral: Sequence[str], *, fill_gaps: bool
+) -> dict[str, float]:
+    """Refuse a scene of which a layer covers nothing, warn of one of which it covers less than 99 %.
+
+    Parameters
+    ----------
+    scene_id : str
+        For messages.
+    coverage : dict of float
+        Share of the valid pixels that each layer was measured for; NaN where no pixel is valid.
+    neutral : sequence of str
+        Layers that were to be filled.
+    fill_gaps : bool
+        Only warn, also of a layer that covers nothing.
+
+    Returns
+    -------
+    dict of float
+        The shares that are known, rounded to four digits, though never up to 1 nor down to 0.
+
+    Raises
+    ------
+    MissingBandsError
+    """
+    known = {layer: share for layer, share in coverage.items() if not math.isnan(share)}
+    for layer, share in known.items():
+        if layer in neutral or share >= _ENOUGH:
+            continue
+        if share == 0 and not fill_gaps:
+            way_out = "--landcover none" if layer == "landcover" else f"--neutral {layer}"
+            raise MissingBandsError(
+                f"{scene_id}: {layer} covers none of the valid pixels, though its files lie near; give a source "
+                f"that covers the scene (darts-xr auxiliary … --for CATALOG shows the gaps), or say {way_out}, or "
+                "--fill-gaps to fill such scenes only"
+            )
+        log.warning(
+            "%s: %s covers %.1f %% of the valid pixels, %s", scene_id, layer, 100 * share, _FILLED[layer]
+        )
+    return {layer: min(max(round(s, 4), 1e-4), 0.9999) if 0 < s < 1 else s for layer, s in known.items()}
 
 
 class _Clock:
@@ -403,7 +487,7 @@ def result_item(
     assets["removed"] = assets["level1"] | {"href": "./removed.parquet", "roles": ["metadata"]}
     assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
     own = ("item_id", "datetime", "constellation")  # fields of STAC itself
-    made = {f"darts:{key}": value for key, value in made_by.items() if key not in own}
+    made: dict[str, Any] = {f"darts:{key}": value for key, value in made_by.items() if key not in own}
     seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
     grid = raster.odc.geobox
     outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}

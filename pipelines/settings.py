@@ -102,8 +102,14 @@ class Settings:
     models : sequence of path, or Ensemble
         Checkpoints; ``("demo",)`` for the shipped networks, which were trained on synthetic scenes. Workers load them
         from these paths, so they must lie where every worker finds them.
-    auxiliary : source or "neutral", optional
-        Elevation and trends; see :func:`darts_xr.open_scene`.
+    auxiliary : source, sequence of sources, or "neutral", optional
+        Elevation and trends: catalogues, GeoTIFFs, folders, or several of these; see :func:`darts_xr.open_scene`.
+    neutral : tuple of str
+        Layers that are filled and not read, of "elevation" and "trends".
+    fill_gaps : bool
+        Go on with a scene that a layer does not cover at all: with level terrain, no trend, no water filter. By default
+        such a scene fails. Where a layer covers a part of the scene, the rest is filled in any case, and the record
+        says how much was measured.
     landcover : source, "auxiliary" or None
         Land cover for the water filter. "auxiliary": of the auxiliary source where it has any. None: no water filter.
     infrastructure : path or geopandas.GeoDataFrame, optional
@@ -129,6 +135,8 @@ class Settings:
     out: str | os.PathLike[str]
     models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",)
     auxiliary: Any = None
+    neutral: tuple[str, ...] = ()
+    fill_gaps: bool = False
     landcover: Any = "auxiliary"
     infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None
     rules: Rules = field(default_factory=Rules)
@@ -172,9 +180,7 @@ def provenance(
         "model_version": ensemble.version(synthetic_scene=bool(facts["synthetic"])),
     }
     made_by |= {"item_id": facts["item_id"], "datetime": time_text(facts["time"])}
-    if "auxiliary_coverage" in facts:
-        made_by["auxiliary_coverage"] = json.dumps(facts["auxiliary_coverage"], sort_keys=True)
-    for key in ("product", "constellation", "mask_rule", "auxiliary", "ensemble", "tiling"):
+    for key in ("product", "constellation", "mask_rule", "auxiliary", "neutral", "ensemble", "tiling"):
         if key in facts:
             made_by[key] = str(facts[key])
     return made_by | ({"synthetic": SYNTHETIC} if facts["synthetic"] else {})

@@ -12,6 +12,7 @@ import pystac
 
 import darts_xr as dx
 from darts_xr.catalog.checksums import add_checksums
+from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral
 from darts_xr.errors import MissingBandsError, PipelineError
 from darts_xr.inference import Ensemble
 from pipelines.settings import Settings
@@ -27,14 +28,14 @@ class Sources:
     ----------
     auxiliary : list of pystac.Item, "neutral" or None
         Elevation and trends.
-    landcover : list of pystac.Item
-        Land cover for the water filter; empty: no water filter.
+    landcover : list of pystac.Item, optional
+        Land cover for the water filter; None: no such filter. Empty: the scene has no land cover.
     infrastructure : geopandas.GeoDataFrame, optional
         Polygons for the infrastructure filter; None: no such filter.
     """
 
     auxiliary: Any
-    landcover: list[pystac.Item]
+    landcover: list[pystac.Item] | None
     infrastructure: gpd.GeoDataFrame | None
 
 
@@ -48,13 +49,15 @@ def load_sources(settings: Settings) -> Sources:
     """
     auxiliary, landcover, infrastructure = settings.auxiliary, settings.landcover, settings.infrastructure
     neutral = isinstance(auxiliary, str) and auxiliary == "neutral"
-    layers = auxiliary if neutral or auxiliary is None else list(dx.load_items(auxiliary))
+    layers = auxiliary if neutral or auxiliary is None else dx.cube.load_auxiliary(auxiliary)
+    cover: list[pystac.Item] | None
     if isinstance(landcover, str) and landcover == "auxiliary":
         cover = [] if neutral or layers is None else [item for item in layers if "landcover" in item.assets]
         if not cover:
             log.warning("no land cover at hand: objects in water are not removed")
+            cover = None
     else:
-        cover = [] if landcover is None else list(dx.load_items(landcover))
+        cover = None if landcover is None else _landcover(landcover)
     if infrastructure is not None and not isinstance(infrastructure, gpd.GeoDataFrame):
         if not Path(infrastructure).exists():
             raise PipelineError(
@@ -63,16 +66,27 @@ def load_sources(settings: Settings) -> Sources:
         infrastructure = gpd.read_file(infrastructure)
     if settings.checksums:
         layers = list(add_checksums(layers)) if isinstance(layers, list) else layers
-        cover = list(add_checksums(cover))
+        cover = None if cover is None else list(add_checksums(cover))
     return Sources(layers, cover, infrastructure)
 
 
-def require_auxiliary(ensemble: Ensemble, auxiliary: Any) -> None:
-    """Refuse a run whose networks need auxiliary bands that nobody gave."""
-    needed = [name for name in ensemble.bands if dx.cube.BANDS[name].source != "planet"]
-    if needed and auxiliary is None:
+def _landcover(source: Any) -> list[pystac.Item]:
+    found = [item for item in dx.cube.load_auxiliary(source) if "landcover" in item.assets]
+    if not found:
         raise MissingBandsError(
-            f"The ensemble {ensemble.name} needs {', '.join(needed)}, and no auxiliary layers were given. Give a STAC "
-            "source of elevation and Landsat trends (--auxiliary SOURCE), or --auxiliary neutral to fill level terrain "
-            "and no trend, which is written into the output's metadata."
+            "the source of land cover has no item with an asset landcover; give ESRI annual land cover (darts-xr "
+            "auxiliary makes items of its tiles), or leave the water filter out (--landcover none)"
+        )
+    return found
+
+
+def require_auxiliary(ensemble: Ensemble, settings: Settings) -> None:
+    """Refuse a run whose networks need auxiliary bands that nobody gave."""
+    filled = [name for layer in check_neutral(settings.neutral) for name in LAYERS[layer]]
+    needed = [name for name in ensemble.bands if name in AUXILIARY_BANDS and name not in filled]
+    if needed and settings.auxiliary is None:
+        raise MissingBandsError(
+            f"The ensemble {ensemble.name} needs {', '.join(needed)}, and no auxiliary layers were given. Give "
+            "elevation and Landsat trends (--auxiliary SOURCE: a catalogue, GeoTIFFs or a folder; repeat it for more), "
+            "or --auxiliary neutral to fill level terrain and no trend, which is written into the output's metadata."
         )

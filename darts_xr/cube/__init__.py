@@ -8,9 +8,12 @@ any kind. :data:`BANDS` defines each band once, for training and inference alike
 import rioxarray  # noqa: F401  registers .rio on everything that the library returns
 
 from darts_xr.cube.auxiliary import auxiliary_layers, neutral_layers
+from darts_xr.cube.auxiliary_files import auxiliary_items, load_auxiliary
 from darts_xr.cube.bands import BANDS, Band, scale_band, select_bands
+from darts_xr.cube.gaps import coverage_gaps
 from darts_xr.cube.indices import ndvi
-from darts_xr.cube.landcover import landcover_for
+from darts_xr.cube.landcover import landcover_coverage, landcover_for
+from darts_xr.cube.measured import auxiliary_coverage
 from darts_xr.cube.scene import open_scene
 from darts_xr.cube.terrain import relative_elevation, slope
 from darts_xr.cube.timecube import open_cube
@@ -18,8 +21,13 @@ from darts_xr.cube.timecube import open_cube
 __all__ = [
     "BANDS",
     "Band",
+    "auxiliary_coverage",
+    "auxiliary_items",
     "auxiliary_layers",
+    "coverage_gaps",
+    "landcover_coverage",
     "landcover_for",
+    "load_auxiliary",
     "ndvi",
     "neutral_layers",
     "open_cube",

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import antimeridian
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 import pystac
 import shapely
 from odc.geo.geobox import GeoBox
 
 from darts_xr.errors import CRSError
-from darts_xr.globe import grid_bounds
+from darts_xr.globe import grid_bounds, grid_outline
 from darts_xr.stac import PROJECTION_EXTENSION, set_collection
 
 COLLECTION = "arcticdem"
@@ -66,14 +64,9 @@ def _item(tile: pd.Series, root: str | Path | None) -> pystac.Item:
         document = urlsplit(tile["s3url"]).fragment or urlsplit(tile["s3url"]).path
         href = "https://" + document.partition("/external/")[2].removesuffix(".json") + suffix
     grid = GeoBox.from_bbox(tile.geometry.bounds, INDEX_CRS, resolution=float(tile["gsd"]))
-    ring = shapely.segmentize(shapely.box(*grid.boundingbox.bbox), 5_000)
-    lonlat = gpd.GeoSeries([ring], crs=INDEX_CRS).to_crs("EPSG:4326").iloc[0]
-    geometry = antimeridian.fix_polygon(
-        shapely.Polygon(np.round(lonlat.exterior.coords, 7)), fix_winding=True
-    )
     item = pystac.Item(
         id=name,
-        geometry=shapely.geometry.mapping(geometry),
+        geometry=shapely.geometry.mapping(grid_outline(grid)),
         bbox=list(grid_bounds(grid)),
         datetime=pd.Timestamp(tile["creationdate"]).to_pydatetime(),
         stac_extensions=[PROJECTION_EXTENSION],

@@ -3,11 +3,15 @@
 Conventions of the items: an asset ``dem`` holds heights in metres; assets ``relative_elevation`` and
 ``slope`` hold ready-made layers; an asset with bands named ``tc_brightness``, ``tc_greenness`` and
 ``tc_wetness`` holds the trends. Nothing is opened before it is computed.
+
+What is filled in where no file has data is told from what was measured by the layer ``measured``, which comes
+out of the same reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -20,20 +24,33 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.bands import BANDS
-from darts_xr.cube.layers import Layer, band_fields, items_near, layer_of, layer_of_bands
+from darts_xr.cube.layers import (
+    AUXILIARY_BANDS,
+    LAYERS,
+    TERRAIN,
+    TRENDS,
+    Layer,
+    band_fields,
+    check_neutral,
+    is_offered,
+    items_near,
+    layer_of,
+    layer_of_bands,
+    missing_layers,
+)
 from darts_xr.cube.loaders import Engine, layer_reader
+from darts_xr.cube.measured import MEASURED, measured_flags
+from darts_xr.cube.plausible import ELEVATION, TREND, ready_made
 from darts_xr.cube.terrain import Spacing, disk, relative_elevation_inside, slope_inside
-from darts_xr.cube.warp import Derivation, Resampling, as_type, lazy_blocks, on_grid
+from darts_xr.cube.warp import Derivation, Resampling, lazy_blocks, on_grid
 from darts_xr.errors import CRSError, MissingBandsError
-
-TERRAIN = ("relative_elevation", "slope")
-TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
-AUXILIARY_BANDS = (*TERRAIN, *TRENDS)
 
 TerrainGrid = Literal["scene", "dem"]
 
 # Legacy encoding of ready-made relative elevation: int16, (metres + 50) × 300, 0 = no data.
 _LEGACY_SCALE, _LEGACY_OFFSET = 1 / 300, -50.0
+# What ready-made layers can hold, metres and degrees.
+_LIMITS = {"relative_elevation": (-2000.0, 2000.0), "slope": (0.0, 90.0)}
 
 
 def _reach(names: Sequence[str], radius: float, spacing: Spacing) -> tuple[int, int]:
@@ -98,25 +115,6 @@ def _terrain(
     )
 
 
-def _trends(
-    layer: Layer, geobox: GeoBox, *, resampling: Resampling, chunks: Any, engine: Engine, device: str
-) -> da.Array:
-    """Trend bands (band, y, x), uint8, neutral where there is no value."""
-    read = layer_reader(layer, geobox, engine=engine, resampling=resampling, device=device)
-
-    def read_typed(rows: slice, cols: slice) -> NDArray[np.uint8]:
-        return as_type(read(rows, cols), np.dtype(np.uint8), BANDS["tc_brightness"].neutral)
-
-    return lazy_blocks(
-        read_typed,
-        geobox.shape,
-        chunks=chunks,
-        dtype=np.uint8,
-        lead=len(TRENDS),
-        token=("trends", layer.sources, geobox, resampling, engine, device),
-    )
-
-
 def _ready_made(
     items: Sequence[pystac.Item], name: str, geobox: GeoBox, *, chunks: Any, engine: Engine, device: str
 ) -> tuple[da.Array, str] | None:
@@ -131,6 +129,11 @@ def _ready_made(
         found = layer_of(items, name, 0.0) or found
     else:
         scale, offset = float(first.get("scale", 1.0)), float(first.get("offset", 0.0))
+    low, high = _LIMITS[name]
+    limits = ready_made(
+        f"{BANDS[name].long_name} ({low:g} to {high:g})", (low - offset) / scale, (high - offset) / scale
+    )
+    found = replace(found, sources=tuple(replace(source, expected=limits) for source in found.sources))
     read = layer_reader(found, geobox, engine=engine, resampling="cubic", device=device)
 
     def read_decoded(rows: slice, cols: slice) -> NDArray[np.float32]:
@@ -140,11 +143,38 @@ def _ready_made(
     return lazy_blocks(read_decoded, geobox.shape, chunks=chunks, dtype=np.float32, token=token), found.names
 
 
+def _trends(
+    layer: Layer, geobox: GeoBox, *, resampling: Resampling, chunks: Any, engine: Engine, device: str
+) -> da.Array:
+    """Trend bands (y, x) as bytes, neutral where no file has data, and as fourth band 1 where all have data."""
+    read = layer_reader(layer, geobox, engine=engine, resampling=resampling, device=device)
+
+    def read_typed(rows: slice, cols: slice) -> NDArray[np.uint8]:
+        values = read(rows, cols)
+        known = np.isfinite(values).all(axis=0)
+        np.nan_to_num(np.rint(values, out=values), copy=False, nan=BANDS["tc_brightness"].neutral)
+        out = np.empty((len(values) + 1, *known.shape), np.uint8)
+        np.clip(values, 0, 255, out=out[:-1], casting="unsafe")
+        out[-1] = known
+        return out
+
+    return lazy_blocks(
+        read_typed,
+        geobox.shape,
+        chunks=chunks,
+        dtype=np.uint8,
+        lead=len(TRENDS) + 1,
+        token=("trends", layer.sources, geobox, resampling, engine, device),
+    )
+
+
 def auxiliary_layers(
     items: Iterable[pystac.Item],
     geobox: GeoBox,
     *,
     needed: Iterable[str] = AUXILIARY_BANDS,
+    neutral: Iterable[str] = (),
+    fill_gaps: bool = False,
     datetime: datetime | None = None,
     chunks: Any = "auto",
     radius: float | None = None,
@@ -163,6 +193,10 @@ def auxiliary_layers(
         The scene's pixel grid.
     needed
         Names of bands: "relative_elevation", "slope", "tc_brightness", "tc_greenness", "tc_wetness".
+    neutral
+        Layers that are not read but filled: "elevation" (level terrain), "trends" (no change).
+    fill_gaps
+        Also fill layers that no item near the scene has, instead of raising.
     datetime
         Date of the scene: where items overlap, those nearest in time win; without it the first listed win.
     chunks
@@ -184,30 +218,42 @@ def auxiliary_layers(
     dict of DataArray (y, x)
         Lazy, in the order of ``needed``. Terrain is float32 in metres and degrees with NaN in voids; trends
         are uint8 with 127 (no change) where the source has no data. ``attrs["items"]`` names the items that are
-        read for the band. Nothing is opened until computed.
+        read for the band. Last comes ``measured`` (uint8, CF flags): bit 1 where elevation was measured, bit 2 where
+        trends were, none where a layer is neutral. Nothing is opened until computed.
 
     Raises
     ------
     MissingBandsError
-        If no item that meets the scene provides a band; the message names the bands and the two ways out.
+        If no item that meets the scene provides a band; the message says what the items offer instead, which
+        names are expected, and the ways out.
     EngineError
         If the engine is unknown, not installed, or cannot read such an asset or derive on the DEM's own grid.
     MissingFileError, DamagedFileError, CRSError
         When computed; the message names the item.
+    LayerError
+        When computed, if a file is no such layer by its type, unit or values; undeclared no-data values
+        (-9999, -32767, huge numbers; 0 in all bands of trends) are taken as such.
     """
     names = tuple(dict.fromkeys(needed))
     if unknown := sorted(set(names) - set(AUXILIARY_BANDS)):
         raise MissingBandsError(f"{unknown} are no auxiliary bands; those are {list(AUXILIARY_BANDS)}")
     if geobox.crs is None or geobox.crs.geographic:
         raise CRSError(f"the scene's grid must be in a projected CRS in metres, not {geobox.crs}")
+    neutral = check_neutral(neutral)
     near = items_near(items, geobox, datetime)
+    if fill_gaps:
+        neutral = (*neutral, *(layer for layer in LAYERS if not is_offered(layer, near)))
     size = float(radius if radius is not None else BANDS["relative_elevation"].radius or 50.0)
-    layers: dict[str, da.Array] = {}
-    notes: dict[str, dict[str, Any]] = {}
+    filled = neutral_layers(
+        geobox, [n for n in names if any(n in LAYERS[layer] for layer in neutral)], chunks
+    )
+    layers: dict[str, da.Array] = {name: layer.data for name, layer in filled.items()}
+    notes: dict[str, dict[str, Any]] = {name: {"source": "neutral"} for name in filled}
+    known: dict[str, da.Array] = {}
 
     how: dict[str, Any] = {"chunks": chunks, "engine": engine, "device": device}
-    terrain = tuple(name for name in names if name in TERRAIN)
-    if terrain and (dem := layer_of(near, "dem", -9999.0)):
+    terrain = tuple(name for name in names if name in TERRAIN and name not in filled)
+    if terrain and (dem := layer_of(near, "dem", -9999.0, ELEVATION)):
         stack = _terrain(dem, geobox, terrain, radius=size, grid=terrain_grid, **how)
         for index, name in enumerate(terrain):
             layers[name] = stack[index]
@@ -218,26 +264,28 @@ def auxiliary_layers(
         for name in terrain:
             if (ready := _ready_made(near, name, geobox, **how)) is not None:
                 layers[name], notes[name] = ready[0], {"terrain_grid": "ready-made", "items": ready[1]}
+    if terrain and all(name in layers for name in terrain):
+        known["elevation"] = da.stack([da.isfinite(layers[name]) for name in terrain]).all(axis=0)
 
-    if any(name in TRENDS for name in names) and (trends := layer_of_bands(near, TRENDS)):
+    if any(name in TRENDS and name not in filled for name in names) and (
+        trends := layer_of_bands(near, TRENDS, TREND)
+    ):
         stack = _trends(trends, geobox, resampling=trends_resampling, **how)
         for index, name in enumerate(TRENDS):
             layers[name] = stack[index]
             notes[name] = {"resampling": trends_resampling, "items": trends.names}
+        known["trends"] = stack[len(TRENDS)]
 
     if missing := [name for name in names if name not in layers]:
-        raise MissingBandsError(
-            f"no auxiliary item covers the scene for {missing}: give an auxiliary source that covers it, or "
-            'auxiliary="neutral" to stand in level terrain and a neutral trend (written into the metadata)'
-        )
-    return {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
+        raise MissingBandsError(missing_layers(missing, near))
+    labelled = {name: _label(layers[name], geobox, name, **notes[name]) for name in names}
+    return {**labelled, MEASURED: measured_flags(known, geobox, chunks)}
 
 
 def _label(data: da.Array, geobox: GeoBox, name: str, **attrs: Any) -> xr.DataArray:
     band = BANDS[name]
-    return on_grid(
-        data, geobox, name, long_name=band.long_name, units=band.units, source=band.source, **attrs
-    )
+    attrs = {"source": band.source, **attrs}
+    return on_grid(data, geobox, name, long_name=band.long_name, units=band.units, **attrs)
 
 
 def neutral_layers(

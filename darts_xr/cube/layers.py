@@ -1,4 +1,4 @@
-"""From STAC items to the raster files of a layer, without opening one."""
+"""The auxiliary layers by name, and from STAC items to the raster files of one, without opening any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pystac
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.mosaic import RasterSource
+from darts_xr.cube.plausible import Expected
+from darts_xr.errors import MissingBandsError
 from darts_xr.globe import Bounds, bounds_of, boxes_meet, grid_bounds
+
+TERRAIN = ("relative_elevation", "slope")
+TRENDS = ("tc_brightness", "tc_greenness", "tc_wetness")
+AUXILIARY_BANDS = (*TERRAIN, *TRENDS)
+
+#: Layers that may be missing or neutral one by one, with the bands that come from each.
+LAYERS = {"elevation": TERRAIN, "trends": TRENDS}
 
 
 def band_fields(asset: pystac.Asset) -> list[dict[str, Any]]:
@@ -29,7 +38,13 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)  # STAC writes NaN as text; float() reads both
 
 
-def source_of(item: pystac.Item, key: str, bands: tuple[int, ...], nodata: float | None) -> RasterSource:
+def source_of(
+    item: pystac.Item,
+    key: str,
+    bands: tuple[int, ...],
+    nodata: float | None,
+    expected: Expected | None = None,
+) -> RasterSource:
     """File of an asset; ``nodata`` is what stands for missing where neither item nor file says."""
     asset = item.assets[key]
     href = asset.get_absolute_href() or asset.href
@@ -44,6 +59,7 @@ def source_of(item: pystac.Item, key: str, bands: tuple[int, ...], nodata: float
         nodata=nodata if declared is None else declared,
         crs=code or (f"EPSG:{epsg}" if epsg else None),
         bbox=_bounds(item),
+        expected=expected,
     )
 
 
@@ -80,14 +96,18 @@ class Layer:
         return ", ".join(sorted({item.id for item in self.items}))
 
 
-def layer_of(items: Iterable[pystac.Item], key: str, nodata: float | None) -> Layer | None:
+def layer_of(
+    items: Iterable[pystac.Item], key: str, nodata: float | None, expected: Expected | None = None
+) -> Layer | None:
     """First band of every asset of the given key; None where no item has one."""
     carriers = tuple(item for item in items if key in item.assets)
-    sources = tuple(source_of(item, key, (1,), nodata) for item in carriers)
+    sources = tuple(source_of(item, key, (1,), nodata, expected) for item in carriers)
     return Layer(carriers, (key,) * len(carriers), sources) if carriers else None
 
 
-def layer_of_bands(items: Iterable[pystac.Item], names: Sequence[str]) -> Layer | None:
+def layer_of_bands(
+    items: Iterable[pystac.Item], names: Sequence[str], expected: Expected | None = None
+) -> Layer | None:
     """Assets that have all the named bands, read in the order of ``names``; None where no item has one."""
     found: list[tuple[pystac.Item, str, RasterSource]] = []
     for item in items:
@@ -95,5 +115,47 @@ def layer_of_bands(items: Iterable[pystac.Item], names: Sequence[str]) -> Layer 
             present = [band.get("name") for band in band_fields(asset)]
             if set(names) <= set(present):
                 places = tuple(present.index(name) + 1 for name in names)
-                found.append((item, key, source_of(item, key, places, None)))
+                found.append((item, key, source_of(item, key, places, None, expected)))
     return Layer(*zip(*found, strict=True)) if found else None
+
+
+def is_offered(layer: str, items: Iterable[pystac.Item]) -> bool:
+    """Whether items have a layer, "elevation" or "trends"."""
+    items = list(items)
+    if layer == "trends":
+        return layer_of_bands(items, TRENDS) is not None
+    return any("dem" in item.assets or set(TERRAIN) & item.assets.keys() for item in items)
+
+
+def check_neutral(layers: Iterable[str]) -> tuple[str, ...]:
+    """Names of layers that are to be neutral, each once.
+
+    Raises
+    ------
+    MissingBandsError
+        If one is no layer.
+    """
+    found = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+    if unknown := sorted(set(found) - set(LAYERS)):
+        raise MissingBandsError(
+            f"{', '.join(unknown)}: no such layer to be neutral; those are {', '.join(LAYERS)}. The water filter is "
+            "left out by landcover=None (--landcover none)"
+        )
+    return found
+
+
+def missing_layers(missing: Sequence[str], near: Sequence[pystac.Item]) -> str:
+    """Message on bands that no item near a scene has: what there is instead, and the ways out."""
+    offers = []
+    for item in near[:5]:
+        for key, asset in item.assets.items():
+            bands = [str(band["name"]) for band in band_fields(asset) if band.get("name")]
+            offers.append(f"{item.id}: {key}" + (f" (bands {', '.join(bands)})" if bands else ""))
+    there = f"those near it offer {'; '.join(offers[:8])}" if offers else "none lies near it"
+    layers = [layer for layer, bands in LAYERS.items() if set(bands) & set(missing)]
+    return (
+        f"no auxiliary item covers the scene for {list(missing)}; {there}. Expected are an asset dem (or "
+        f"relative_elevation and slope), and an asset with bands named {', '.join(TRENDS)}. Give a source that covers "
+        f"the scene (darts-xr auxiliary makes one of GeoTIFFs), or make {' and '.join(layers)} neutral (--neutral "
+        f'{layers[0]}, or auxiliary="neutral" for both: level terrain and no trend, written into the metadata)'
+    )

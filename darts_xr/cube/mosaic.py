@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -15,7 +16,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from darts_xr.addresses import cause, redact
-from darts_xr.errors import CRSError, DamagedFileError, SceneError
+from darts_xr.cube.plausible import Expected, check_header, void_no_data
+from darts_xr.errors import CRSError, DamagedFileError, LayerError, SceneError
 from darts_xr.globe import Bounds
 from darts_xr.rasters import open_raster, read_error
 
@@ -39,6 +41,8 @@ class RasterSource:
     bbox
         West, south, east, north in degrees (west > east across the antimeridian); None if not known: the file
         is then opened for each chunk.
+    expected
+        What its pixels must be; None: anything.
     """
 
     href: str
@@ -47,6 +51,7 @@ class RasterSource:
     nodata: float | None = None
     crs: str | None = None
     bbox: Bounds | None = None
+    expected: Expected | None = None
 
 
 def open_source(source: RasterSource) -> rasterio.DatasetReader:
@@ -56,6 +61,8 @@ def open_source(source: RasterSource) -> rasterio.DatasetReader:
     ------
     MissingFileError, DamagedFileError, CRSError
         If there is no such file, it is no readable raster, or neither it nor the item states a CRS.
+    LayerError
+        If its header says that it holds something else than expected.
     """
     try:
         dataset = open_raster(source.href)
@@ -73,6 +80,12 @@ def open_source(source: RasterSource) -> rasterio.DatasetReader:
         raise DamagedFileError(
             f"{source.name}: {redact(source.href)} has {count} bands, band {max(source.bands)} is needed"
         )
+    if source.expected is not None:
+        try:
+            check_header(dataset, source.bands, source.expected, source.name)
+        except LayerError:
+            dataset.close()
+            raise
     return dataset
 
 
@@ -87,12 +100,27 @@ def _read(dataset: rasterio.DatasetReader, source: RasterSource, window: Window)
         values = dataset.read(list(source.bands), window=window)
     except RasterioError as error:
         raise _named(error, source, f", {window}") from cause(error)
+    return without_no_data(values, dataset, source)
+
+
+def without_no_data(
+    values: NDArray[Any], dataset: rasterio.DatasetReader, source: RasterSource
+) -> NDArray[np.float32]:
+    """Pixels (band, y, x) as float32, NaN where they are no data, declared or not.
+
+    Raises
+    ------
+    LayerError
+        If values are out of the range that is expected of the source.
+    """
     nodata = dataset.nodata if dataset.nodata is not None else source.nodata
     out: NDArray[np.float32] = values.astype(np.float32, copy=False)
     if nodata is not None and not math.isnan(nodata):
         missing = values == np.asarray(nodata).astype(values.dtype)
         if missing.any():
             out[missing] = np.nan
+    if source.expected is not None:
+        void_no_data(out, source.expected, source.name, declared=nodata is not None)
     return out
 
 

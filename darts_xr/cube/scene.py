@@ -13,13 +13,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from darts_xr.catalog import load_items
 from darts_xr.catalog.assets import scene_files
-from darts_xr.cube.auxiliary import AUXILIARY_BANDS, auxiliary_layers, neutral_layers
+from darts_xr.cube.auxiliary import auxiliary_layers
+from darts_xr.cube.auxiliary_files import load_auxiliary
 from darts_xr.cube.bands import BANDS, Band
 from darts_xr.cube.indices import ndvi
-from darts_xr.cube.layers import items_near
+from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral, is_offered, items_near
 from darts_xr.cube.loaders import Engine
+from darts_xr.cube.measured import MEASURED
 from darts_xr.cube.metadata import linked, scene_coords
 from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MissingBandsError
@@ -29,6 +30,8 @@ from darts_xr.rasters import RasterHeader, RasterLimits, naming_read_errors, ope
 
 #: Side of a chunk in pixels unless asked otherwise: whole COG blocks, and 40 MB once all bands are float32.
 CHUNK = 1024
+#: What ``attrs["auxiliary"]`` says of a scene for which no layer was read.
+NEUTRAL = "neutral: level terrain and no trend, nothing was measured"
 
 
 def _read_window(
@@ -61,6 +64,8 @@ def open_scene(
     item: pystac.Item,
     *,
     auxiliary: Any = None,
+    neutral: Sequence[str] = (),
+    fill_gaps: bool = False,
     bands: Sequence[str | Band] | None = None,
     chunks: Any = "auto",
     mask_rule: str | None = None,
@@ -73,9 +78,14 @@ def open_scene(
     ----------
     item : pystac.Item
         Image and usable-data mask, as :func:`darts_xr.search` and :func:`darts_xr.planet_items` give them.
-    auxiliary : source, "neutral" or None, optional
-        Where elevation and trends come from: anything that :func:`darts_xr.search` takes. ``"neutral"`` fills level
-        terrain and no trend, and says so in the attributes. None leaves these bands out.
+    auxiliary : source, sequence of sources, "neutral" or None, optional
+        Where elevation and trends come from: anything that :func:`darts_xr.search` takes, GeoTIFFs, folders of them
+        (see :func:`darts_xr.auxiliary_items`), or several of these. ``"neutral"`` fills level terrain and no trend, and
+        says so in the attributes. None leaves these bands out.
+    neutral : sequence of str, optional
+        Layers that are filled and not read, of "elevation" and "trends"; named in the attributes.
+    fill_gaps : bool, optional
+        Fill also layers that nothing near the scene has, instead of raising.
     bands : sequence of str or Band, optional
         Bands to open, by default all that ``auxiliary`` can give. ``ensemble.definitions`` has them derived as the
         networks were trained: radius of the relative elevation, resampling of the trends, grid of the terrain kernels.
@@ -95,9 +105,10 @@ def open_scene(
         Lazy, dims (y, x), coordinates of pixel centres and ``spatial_ref``. ``blue``, ``green``, ``red``, ``nir``
         (uint16, reflectance × 10000, 0 = no data), ``ndvi`` (float32), with an auxiliary source ``relative_elevation``
         (float32, m), ``slope`` (float32, degrees), ``tc_brightness``, ``tc_greenness``, ``tc_wetness`` (uint8, 127 = no
-        change), and ``valid`` (bool). Scalar coordinates: ``time`` (UTC), ``item_id`` and ``synthetic``. Attributes
-        name product, constellation, mask rule and the auxiliary items that are read. Headers are read to build it,
-        pixels only when it is computed. It can be written with ``to_netcdf`` and ``to_zarr``.
+        change) and ``measured`` (uint8 flags: 1 elevation, 2 trends; what is not set was filled), and ``valid`` (bool).
+        Scalar coordinates: ``time`` (UTC), ``item_id`` and ``synthetic``. Attributes name product, constellation, mask
+        rule, the auxiliary items that are read and the layers that are neutral. Headers are read to build it, pixels
+        only when it is computed. It can be written with ``to_netcdf`` and ``to_zarr``.
 
     Raises
     ------
@@ -141,21 +152,23 @@ def open_scene(
     variables["ndvi"] = ndvi(variables["red"], variables["nir"])
     definitions = BANDS | {band.name: band for band in bands or () if isinstance(band, Band)}
     names = None if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
-    wanted = _wanted_bands(item, names, auxiliary)
+    all_neutral = isinstance(auxiliary, str) and auxiliary == "neutral"
+    neutral = check_neutral(LAYERS if all_neutral else neutral)
+    wanted = _wanted_bands(item, names, auxiliary, neutral)
     needed = tuple(name for name in AUXILIARY_BANDS if name in wanted)
     derivation = _derivation([definitions[name] for name in needed])
     attrs = _attributes(item, rule)
-    if needed and isinstance(auxiliary, str) and auxiliary == "neutral":
-        variables |= neutral_layers(grid, needed, chunks=sizes)
-        attrs["auxiliary"] = "neutral: level terrain and no trend, nothing was measured"
-    elif needed:
+    if needed:
         # Warps and kernels always run on the same lattice, so that rounding does not depend on the chunks asked for.
-        found = [] if auxiliary == [] else load_items(auxiliary)  # nothing near is the layers' affair to name
-        near = items_near(found, grid, item.datetime)
+        asked = [layer for layer in LAYERS if set(LAYERS[layer]) & set(needed)]
+        read = set(asked) - set(neutral)
+        near = items_near(load_auxiliary(auxiliary), grid, item.datetime) if read else []
+        filled = [layer for layer in asked if layer in neutral or (fill_gaps and not is_offered(layer, near))]
         layers = auxiliary_layers(
             near,
             grid,
             needed=needed,
+            neutral=filled,
             datetime=item.datetime,
             chunks=CHUNK,
             engine=engine,
@@ -164,8 +177,10 @@ def open_scene(
         variables |= {
             name: layer.chunk(dict(zip(("y", "x"), sizes, strict=True))) for name, layer in layers.items()
         }
-        read = {name for layer in layers.values() for name in layer.attrs["items"].split(", ")}
-        attrs["auxiliary"] = ", ".join(sorted(read))
+        read_items = {name for layer in layers.values() for name in layer.attrs.get("items", "").split(", ")}
+        attrs["auxiliary"] = ", ".join(sorted(read_items - {""})) or NEUTRAL
+        if filled:
+            attrs["neutral"] = ", ".join(filled)
     valid = da.map_blocks(
         _valid_block, pixels, flags, rule=rule, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool)
     )
@@ -173,22 +188,26 @@ def open_scene(
         valid, grid, "valid", long_name="pixel may be used", units="1", nodata=0, mask_rule=rule
     )
     kept = [name for name in BANDS if name in variables and (bands is None or name in wanted)]
-    scene = xr.Dataset({name: variables[name] for name in (*kept, "valid")}, attrs=attrs)
+    kept += [name for name in (MEASURED, "valid") if name in variables]
+    scene = xr.Dataset({name: variables[name] for name in kept}, attrs=attrs)
     return linked(scene.assign_coords(scene_coords(item)))
 
 
-def _wanted_bands(item: pystac.Item, bands: Sequence[str] | None, auxiliary: Any) -> tuple[str, ...]:
+def _wanted_bands(
+    item: pystac.Item, bands: Sequence[str] | None, auxiliary: Any, neutral: Sequence[str]
+) -> tuple[str, ...]:
+    given = AUXILIARY_BANDS if auxiliary is not None else tuple(n for layer in neutral for n in LAYERS[layer])
     if bands is None:
-        return tuple(name for name in BANDS if auxiliary is not None or name not in AUXILIARY_BANDS)
+        return tuple(name for name in BANDS if name in given or name not in AUXILIARY_BANDS)
     if unknown := sorted(set(bands) - set(BANDS)):
         raise MissingBandsError(
             f"{item.id}: no such bands: {', '.join(unknown)}; known are {', '.join(BANDS)}"
         )
-    missing = [name for name in AUXILIARY_BANDS if name in bands]
-    if missing and auxiliary is None:
+    missing = [name for name in AUXILIARY_BANDS if name in bands and name not in given]
+    if missing:
         raise MissingBandsError(
             f"{item.id}: {', '.join(missing)} come from auxiliary layers and none were given. Give a source of "
-            'auxiliary STAC items (elevation, Landsat trends) that covers the scene, or "neutral" to fill level '
+            'elevation and Landsat trends that covers the scene (STAC items or GeoTIFFs), or "neutral" to fill level '
             "terrain and no trend, which is written into the output's metadata."
         )
     return tuple(bands)

@@ -124,9 +124,9 @@ def load_ensemble(
     Parameters
     ----------
     *paths : path
-        One checkpoint a member, in any format that :func:`read_checkpoint` reads, or the single word ``"demo"`` for the
-        two networks that come with the package. Those were trained on synthetic scenes only and know nothing of real
-        ones.
+        One checkpoint a member, in any format that :func:`read_checkpoint` reads, or the word ``"demo"`` for the two
+        networks that come with the package, ``"demo/tcvis"`` and ``"demo/notcvis"`` (which needs no trends) for one of
+        them. Those were trained on synthetic scenes only and know nothing of real ones.
     device : str, optional
         Where the networks run: ``"auto"``, ``"cpu"`` or ``"cuda:N"``. ``"auto"`` is decided in the process that
         predicts, so that a client never touches a GPU.
@@ -165,7 +165,7 @@ def load_ensemble(
     ):
         if value not in choices:
             raise CheckpointError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    resolved = demo_checkpoints() if [os.fspath(p) for p in paths] == ["demo"] else [Path(p) for p in paths]
+    resolved = [file for path in paths for file in _checkpoint_files(os.fspath(path))]
     members = tuple(read_checkpoint(path) for path in resolved)
     definitions: dict[str, tuple[object, str]] = {}
     for member in members:
@@ -185,10 +185,22 @@ def load_ensemble(
     return Ensemble(members, device, batch_norm, precision, compiled)
 
 
+_DEMO = ("tcvis", "notcvis")
+
+
 def demo_checkpoints() -> list[Path]:
     """Paths of the two networks that come with the package, trained on synthetic scenes only."""
     folder = files("darts_xr") / "inference" / "demo"
-    return [Path(str(folder / f"{name}.safetensors")) for name in ("tcvis", "notcvis")]
+    return [Path(str(folder / f"{name}.safetensors")) for name in _DEMO]
+
+
+def _checkpoint_files(path: str) -> list[Path]:
+    """File of a checkpoint; of a demo network by its name, of both by the word demo."""
+    shipped = dict(zip((f"demo/{name}" for name in _DEMO), demo_checkpoints(), strict=True))
+    if path == "demo":
+        return list(shipped.values())
+    # A file that is there goes before a name.
+    return [shipped[path] if path in shipped and not Path(path).exists() else Path(path)]
 
 
 def resolve_device(device: str) -> torch.device:

@@ -15,7 +15,7 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from darts_xr.cube.landcover import ESRI_CLASSES
+from darts_xr.cube.landcover import ESRI_CLASSES, UNKNOWN
 from darts_xr.errors import ObjectError
 from darts_xr.globe import require_crs
 from darts_xr.objects.label import check_grid
@@ -23,7 +23,7 @@ from darts_xr.objects.outline import apply
 
 log = logging.getLogger(__name__)
 
-# ESRI 10 m annual land cover: water is class 1; no data (0) is open sea there and counts as water.
+# ESRI 10 m annual land cover: water is class 1; no data (0) inside a tile is open sea and counts as water.
 _WATER = (0, 1)
 
 # --- array kernels -----------------------------------------------------------------------------------------
@@ -65,18 +65,19 @@ def filter_water(
 ) -> gpd.GeoDataFrame:
     """Remove objects that lie in water.
 
-    An object is removed if more than ``max_fraction`` of its area is water or has no land-cover data (the
-    open sea has none), after Nitze et al. 2025 (Sci. Data 12:1512), who take the ESRI annual land cover of
-    the scene's year. The fraction is of exact areas, not of cell centres. Computes: reads the land cover in
-    the windows of the objects only.
+    An object is removed if more than ``max_fraction`` of its area is water or has no data inside a land-cover
+    tile (the open sea has none), after Nitze et al. 2025 (Sci. Data 12:1512), who take the ESRI annual land
+    cover of the scene's year. Ground outside every tile is unknown: that is no water, so an object there is
+    kept, and counted where it might have been removed had all its unknown part been water. Fractions are of
+    exact areas, not of cell centres. Computes: reads the land cover in the windows of the objects only.
 
     Parameters
     ----------
     feats : geopandas.GeoDataFrame
         Objects, in any CRS.
     landcover : xarray.DataArray
-        ESRI land-cover classes, dims ``(y, x)``, on its own grid and CRS; lazy or not. Cells outside of it
-        count as no data.
+        ESRI land-cover classes, dims ``(y, x)``, on its own grid and CRS; lazy or not. 0 and NaN are no data,
+        the value 255 (see :func:`darts_xr.cube.landcover_for`) and cells outside of the raster unknown.
     max_fraction : float
         Largest water fraction that is kept.
     keep_removed : bool
@@ -85,8 +86,9 @@ def filter_water(
     Returns
     -------
     geopandas.GeoDataFrame
-        ``feats`` with the column ``water_fraction`` (float64, 0 to 1), in their own CRS; ``attrs["removed"]``
-        counts the objects removed by ``"water"``.
+        ``feats`` with the columns ``water_fraction`` and ``unknown_fraction`` (float64, 0 to 1), in their own
+        CRS; ``attrs["removed"]`` counts the objects removed by ``"water"``, ``attrs["unknown_landcover"]``
+        those kept although water and unknown ground together exceed ``max_fraction``.
 
     Raises
     ------
@@ -112,17 +114,21 @@ def filter_water(
         landcover = landcover[0]
     geobox = check_grid(landcover, "landcover")
     shapes = feats.geometry.to_crs(geobox.crs.proj).to_numpy()
-    fraction = np.zeros(len(feats))
+    fraction = unknown = np.zeros(len(feats))
     if len(feats):
-        fraction = _water_fraction(shapes, landcover, geobox.affine)
-    out = feats.assign(water_fraction=fraction)
-    out.attrs = dict(feats.attrs)
+        fraction, unknown = _fractions(shapes, landcover, geobox.affine)
+    out = feats.assign(water_fraction=fraction, unknown_fraction=unknown)
+    unsure = (fraction <= max_fraction) & (fraction + unknown > max_fraction)
+    if unsure.any():
+        log.warning("%d object(s) are kept that lie where the land cover is not known", unsure.sum())
+    out.attrs = {**feats.attrs, "unknown_landcover": int(unsure.sum())}
     return _remove(out, fraction > max_fraction, "water", keep_removed)
 
 
-def _water_fraction(
+def _fractions(
     shapes: NDArray[np.object_], landcover: xr.DataArray, transform: Affine
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of water and of unknown ground in each shape."""
     if not np.isfinite(shapely.bounds(shapes)).all():
         raise ObjectError(
             f"some objects have no place in the CRS of landcover {landcover.name!r}; take the land cover of their "
@@ -138,19 +144,32 @@ def _water_fraction(
         read = np.asarray(data)[row[inside], column[inside]]
     if np.issubdtype(read.dtype, np.floating):
         read = np.where(np.isnan(read), 0, read)
-    strange = np.setdiff1d(read, [0, *ESRI_CLASSES])
+    strange = np.setdiff1d(read, [0, UNKNOWN, *ESRI_CLASSES])
     if strange.size:
         raise ObjectError(
             f"landcover {landcover.name!r} holds the values {strange[:8].tolist()}, which are not classes of "
-            f"the ESRI annual land cover {sorted(ESRI_CLASSES)}; recode it to water 1, land 11, no data 0"
+            f"the ESRI annual land cover {sorted(ESRI_CLASSES)}; recode it to water 1, land 11, no data 0, unknown "
+            f"{UNKNOWN}"
         )
-    water = np.ones(len(shape), bool)
-    water[inside] = np.isin(read, _WATER)
-    wet = np.bincount(shape, weights=water, minlength=len(shapes))
-    cells = np.bincount(shape, minlength=len(shapes))
-    fraction = (wet == cells).astype(np.float64)
-    # Areas are needed only where an object's box holds both water and land, and only of its water.
-    mixed = water & ((wet > 0) & (wet < cells))[shape]
+    water, unknown = np.zeros(len(shape), bool), np.ones(len(shape), bool)
+    water[inside], unknown[inside] = np.isin(read, _WATER), read == UNKNOWN
+    cells = shape, row, column
+    return _share(water, shapes, cells, transform), _share(unknown, shapes, cells, transform)
+
+
+def _share(
+    those: NDArray[np.bool_],
+    shapes: NDArray[np.object_],
+    cells: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    transform: Affine,
+) -> NDArray[np.float64]:
+    """Share of each shape's area that lies in the chosen ones of the cells around it."""
+    shape, row, column = cells
+    chosen = np.bincount(shape, weights=those, minlength=len(shapes))
+    count = np.bincount(shape, minlength=len(shapes))
+    fraction = (chosen == count).astype(np.float64)
+    # Areas are needed only where an object's box holds both kinds of cells, and only of the chosen ones.
+    mixed = those & ((chosen > 0) & (chosen < count))[shape]
     part = shapely.intersection(shapes[shape[mixed]], _cell_boxes(row[mixed], column[mixed], transform))
     area = np.bincount(shape[mixed], weights=shapely.area(part), minlength=len(shapes))
     return np.asarray(np.minimum(fraction + area / shapely.area(shapes), 1.0))

@@ -42,6 +42,11 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         raise click.BadParameter(
             f"{path} has entries that {ctx.command.name} does not know: {', '.join(unknown)}"
         )
+    several = {parameter.name for parameter in ctx.command.params if getattr(parameter, "multiple", False)}
+    entries = {
+        name: [value] if name in several and not isinstance(value, list) else value
+        for name, value in entries.items()
+    }
     ctx.default_map = {**(ctx.default_map or {}), **entries}
 
 

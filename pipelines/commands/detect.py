@@ -24,12 +24,28 @@ from pipelines.commands.common import PATH, finish, raster_options, verb
     show_default=True,
     help="Checkpoints; repeat for an ensemble.",
 )
-@click.option("--auxiliary", default=None, help="STAC source of elevation and trends, or the word neutral.")
+@click.option(
+    "--auxiliary",
+    multiple=True,
+    help="Elevation, trends and land cover: a STAC source, GeoTIFF or folder, or the word neutral; repeat for more.",
+)
+@click.option(
+    "--neutral",
+    multiple=True,
+    type=click.Choice(["elevation", "trends"]),
+    help="Layer that is filled (level, no trend) instead of read; repeat for both.",
+)
+@click.option(
+    "--fill-gaps", is_flag=True, help="Go on with scenes that a layer does not cover at all; else they fail."
+)
 @click.option(
     "--out", default="run", show_default=True, help="Run folder, or an fsspec target such as s3://…"
 )
 @click.option(
-    "--landcover", default="auxiliary", show_default=True, help="STAC source of land cover, or none."
+    "--landcover",
+    default="auxiliary",
+    show_default=True,
+    help="Source of land cover, or none: no water filter.",
 )
 @click.option("--infrastructure", type=PATH, default=None, help="Polygons of infrastructure.")
 @click.option("--threshold", default=0.5, show_default=True, help="Least probability of an object's pixels.")
@@ -126,7 +142,9 @@ def _settings(options: dict[str, Any]) -> Any:
         models=dx.load_ensemble(
             *options["models"], device=options["device"], batch_norm=options["batch_norm"]
         ),
-        auxiliary=options["auxiliary"],
+        auxiliary=_auxiliary(options["auxiliary"]),
+        neutral=options["neutral"],
+        fill_gaps=options["fill_gaps"],
         landcover=None if options["landcover"] == "none" else options["landcover"],
         infrastructure=options["infrastructure"],
         rules=Rules(**rules),
@@ -134,6 +152,13 @@ def _settings(options: dict[str, Any]) -> Any:
         checksums=options["checksums"],
         limits=RasterLimits(tuple(options["pixel_size"]), tuple(options["drivers"])),
     )
+
+
+def _auxiliary(given: tuple[str, ...]) -> Any:
+    """Tell apart no source, the word neutral, and one or more sources."""
+    if given == ("neutral",):
+        return "neutral"
+    return list(given) or None
 
 
 def _workers(cluster: str | None) -> Any:

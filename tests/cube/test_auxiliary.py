@@ -62,12 +62,14 @@ def world(scene: GeoBox, tmp_path: Path) -> list[pystac.Item]:
 def test_layers_are_lazy_typed_and_on_the_scene_grid(world: list[pystac.Item], scene: GeoBox) -> None:
     with raise_if_dask_computes():
         layers = auxiliary_layers(world, scene, chunks=(64, 50))
-    assert list(layers) == list(AUXILIARY_BANDS)
+    assert list(layers) == [*AUXILIARY_BANDS, "measured"]
     for name, layer in layers.items():
         assert layer.dtype == (np.float32 if name in TERRAIN else np.uint8)
         assert layer.odc.geobox == scene
         assert layer.chunksizes == {"y": (64, 64, 22), "x": (50, 50, 30)}
         assert layer.name == name
+        if name == "measured":
+            continue
         assert layer.attrs["units"] == {"relative_elevation": "m", "slope": "degree"}.get(name, "1")
     assert layers["relative_elevation"].attrs["radius"] == 50
     xr.Dataset(layers)
@@ -108,7 +110,7 @@ def test_bands_can_be_asked_for_one_by_one(world: list[pystac.Item], scene: GeoB
     together = auxiliary_layers(world, scene)
     for name in AUXILIARY_BANDS:
         alone = auxiliary_layers(world, scene, needed=[name])
-        assert list(alone) == [name]
+        assert list(alone) == [name, "measured"]
         np.testing.assert_allclose(alone[name], together[name], atol=5e-3)
 
 
@@ -166,7 +168,10 @@ def test_ready_made_layers_are_decoded_also_from_vrt_mosaics(scene: GeoBox, tmp_
 def test_missing_bands_are_named_with_the_ways_out(world: list[pystac.Item], scene: GeoBox) -> None:
     with pytest.raises(MissingBandsError, match=r'tc_brightness.*auxiliary="neutral"') as caught:
         auxiliary_layers(world[:3], scene)
-    assert "slope" not in str(caught.value)
+    said = str(caught.value)
+    assert "for ['tc_brightness', 'tc_greenness', 'tc_wetness']; those near it offer dem-left: dem" in said
+    assert "bands named tc_brightness, tc_greenness, tc_wetness" in said
+    assert "--neutral trends" in said
     with pytest.raises(MissingBandsError, match=r"relative_elevation.*slope"):
         auxiliary_layers(world[:1], scene, needed=TERRAIN)
     with pytest.raises(MissingBandsError, match="tcvis"):

@@ -40,11 +40,15 @@ def test_fraction_is_the_exact_area_fraction(seed: int) -> None:
     shapes = shapely.buffer(shapely.points(centres), rng.uniform(2, 40, 6))
     feats = gpd.GeoDataFrame(geometry=shapes, crs="EPSG:32608")
     got = filter_water(feats, wrap_xr(da.from_array(cover, chunks=7), GRID), max_fraction=1)
-    rows, columns = np.nonzero(cover > 1)
+    rows, columns = np.nonzero(cover <= 1)
     west, north = 5e5 + 10 * columns, 7.7e6 + 300 - 10 * rows
-    land = shapely.union_all(shapely.box(west, north - 10, west + 10, north))
-    expected = 1 - shapely.area(shapely.intersection(shapes, land)) / shapely.area(shapes)
-    np.testing.assert_allclose(got.water_fraction, expected, atol=1e-9)
+    water = shapely.union_all(shapely.box(west, north - 10, west + 10, north))
+    beyond = shapely.difference(shapes, shapely.box(5e5, 7.7e6, 5e5 + 400, 7.7e6 + 300))
+    for column, part in (
+        ("water_fraction", shapely.intersection(shapes, water)),
+        ("unknown_fraction", beyond),
+    ):
+        np.testing.assert_allclose(got[column], shapely.area(part) / shapely.area(shapes), atol=1e-9)
 
 
 def test_twenty_percent_is_kept_and_more_is_not() -> None:
@@ -55,10 +59,23 @@ def test_twenty_percent_is_kept_and_more_is_not() -> None:
     assert kept.attrs["removed"] == {"water": 1}
 
 
-def test_beyond_the_land_cover_counts_as_no_data() -> None:
-    got = filter_water(squares((-50, 100, 60)), wrap_xr(half_water(), GRID), keep_removed=True)
-    assert got.water_fraction[0] == pytest.approx(50 / 60)
-    assert got.removed_by.tolist() == ["water"]
+def test_beyond_the_land_cover_is_unknown_and_kept() -> None:
+    cover = half_water()
+    cover[:, 10:20] = 255
+    feats = squares((-50, 100, 60), (120, 100, 30), (20, 20, 30), (190, 100, 20))
+    got = filter_water(feats, wrap_xr(cover, GRID), keep_removed=True)
+    np.testing.assert_allclose(got.water_fraction, [0, 0, 0, 0.5])
+    np.testing.assert_allclose(got.unknown_fraction, [50 / 60, 1, 0, 0.5])
+    assert got.removed_by.tolist() == ["", "", "", "water"]
+    assert got.attrs["unknown_landcover"] == 2
+    assert got.attrs["removed"] == {"water": 1}
+
+
+def test_open_sea_inside_a_tile_is_water() -> None:
+    cover = half_water()
+    cover[cover == 1] = 0
+    got = filter_water(squares((190, 100, 20)), wrap_xr(cover, GRID), keep_removed=True)
+    assert (got.water_fraction[0], got.unknown_fraction[0]) == (0.5, 0)
 
 
 def test_features_of_another_crs_are_reprojected() -> None:

@@ -21,6 +21,7 @@ from tests.helpers import real_data
 
 VERBS = (
     "aggregate",
+    "auxiliary",
     "bench",
     "catalog",
     "coverage",
