@@ -186,6 +186,7 @@ def _described(job: Job, sources: Sources) -> dict[str, Any]:
         "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
         "neutral": list(LAYERS if sources.auxiliary == "neutral" else job.neutral),
         "fill_gaps": job.fill_gaps,
+        "layers_left_out": sources.left_out,
         "water_filter": sources.landcover is not None,
         "infrastructure_filter": job.infrastructure or None,
     }

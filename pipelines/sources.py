@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import geopandas as gpd
 import pystac
 
 import darts_xr as dx
+from darts_xr.addresses import redact
 from darts_xr.catalog.checksums import add_checksums
 from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral
-from darts_xr.errors import MissingBandsError, PipelineError
+from darts_xr.errors import DartsError, MissingBandsError, OnError, PipelineError
 from darts_xr.inference import Ensemble
 from pipelines.settings import Settings
 
@@ -32,11 +33,14 @@ class Sources:
         Land cover for the water filter; None: no such filter. Empty: the scene has no land cover.
     infrastructure : geopandas.GeoDataFrame, optional
         Polygons for the infrastructure filter; None: no such filter.
+    left_out : dict of str
+        Items of layers that are no valid STAC, each with the reason.
     """
 
     auxiliary: Any
     landcover: list[pystac.Item] | None
     infrastructure: gpd.GeoDataFrame | None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def load_sources(settings: Settings) -> Sources:
@@ -49,7 +53,15 @@ def load_sources(settings: Settings) -> Sources:
     """
     auxiliary, landcover, infrastructure = settings.auxiliary, settings.landcover, settings.infrastructure
     neutral = isinstance(auxiliary, str) and auxiliary == "neutral"
-    layers = auxiliary if neutral or auxiliary is None else dx.cube.load_auxiliary(auxiliary)
+    left_out: dict[str, str] = {}
+
+    def leave_out(name: str, error: DartsError) -> None:
+        left_out[name] = redact(error)
+        log.warning("auxiliary item %s is left out: %s", name, left_out[name])
+
+    layers = (
+        auxiliary if neutral or auxiliary is None else dx.cube.load_auxiliary(auxiliary, on_error=leave_out)
+    )
     cover: list[pystac.Item] | None
     if isinstance(landcover, str) and landcover == "auxiliary":
         cover = [] if neutral or layers is None else [item for item in layers if "landcover" in item.assets]
@@ -57,7 +69,7 @@ def load_sources(settings: Settings) -> Sources:
             log.warning("no land cover at hand: objects in water are not removed")
             cover = None
     else:
-        cover = None if landcover is None else _landcover(landcover)
+        cover = None if landcover is None else _landcover(landcover, leave_out)
     if infrastructure is not None and not isinstance(infrastructure, gpd.GeoDataFrame):
         if not Path(infrastructure).exists():
             raise PipelineError(
@@ -67,11 +79,13 @@ def load_sources(settings: Settings) -> Sources:
     if settings.checksums:
         layers = list(add_checksums(layers)) if isinstance(layers, list) else layers
         cover = None if cover is None else list(add_checksums(cover))
-    return Sources(layers, cover, infrastructure)
+    return Sources(layers, cover, infrastructure, left_out)
 
 
-def _landcover(source: Any) -> list[pystac.Item]:
-    found = [item for item in dx.cube.load_auxiliary(source) if "landcover" in item.assets]
+def _landcover(source: Any, leave_out: OnError) -> list[pystac.Item]:
+    found = [
+        item for item in dx.cube.load_auxiliary(source, on_error=leave_out) if "landcover" in item.assets
+    ]
     if not found:
         raise MissingBandsError(
             "the source of land cover has no item with an asset landcover; give ESRI annual land cover (darts-xr "

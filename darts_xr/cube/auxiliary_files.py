@@ -17,7 +17,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from darts_xr.addresses import is_remote
-from darts_xr.catalog import load_items
+from darts_xr.catalog import iter_items, search
 from darts_xr.cube.kinds import (
     Facts,
     Kind,
@@ -29,7 +29,7 @@ from darts_xr.cube.kinds import (
     trend_bands,
 )
 from darts_xr.cube.plausible import SENTINELS
-from darts_xr.errors import CatalogError, DartsError, LayerError, MissingFileError
+from darts_xr.errors import CatalogError, DartsError, LayerError, MissingFileError, OnError
 from darts_xr.globe import grid_bounds, grid_outline
 from darts_xr.stac import PROJECTION_EXTENSION, grid_fields, set_collection
 
@@ -235,13 +235,15 @@ def auxiliary_items(
     return pystac.ItemCollection(items, clone_items=False, extra_fields={LEFT_OUT: left_out})
 
 
-def load_auxiliary(source: Any) -> list[pystac.Item]:
+def load_auxiliary(source: Any, *, on_error: OnError = "raise") -> list[pystac.Item]:
     """Load auxiliary items from catalogues, files and folders, or several of these.
 
     Parameters
     ----------
     source
         Anything that :func:`darts_xr.search` takes, a GeoTIFF, a folder of GeoTIFFs, or a sequence of these.
+    on_error : {"raise", "skip"} or callable
+        What an item that is no valid STAC does; see :func:`darts_xr.search`.
 
     Returns
     -------
@@ -258,16 +260,17 @@ def load_auxiliary(source: Any) -> list[pystac.Item]:
     >>> load_auxiliary(["arcticdem/catalog.json", "tcvis.tif"])  # doctest: +SKIP
     """
     if isinstance(source, (str, os.PathLike)):
-        return list(_load_path(os.fspath(source)))
+        return list(_load_path(os.fspath(source), on_error))
     given = [source] if isinstance(source, pystac.Item) else list(source)
     found: dict[Any, pystac.Item] = {}
     for part in given:
-        for item in [part] if isinstance(part, pystac.Item) else load_auxiliary(part):
+        items = iter_items([part], on_error=on_error) if isinstance(part, pystac.Item) else None
+        for item in load_auxiliary(part, on_error=on_error) if items is None else items:
             found.setdefault((item.id, tuple(asset.href for asset in item.assets.values())), item)
     return list(found.values())
 
 
-def _load_path(source: str) -> Iterable[pystac.Item]:
+def _load_path(source: str, on_error: OnError) -> Iterable[pystac.Item]:
     if source == "neutral":
         raise CatalogError(
             "neutral stands beside other auxiliary sources; name the layers that are to be neutral instead "
@@ -276,4 +279,4 @@ def _load_path(source: str) -> Iterable[pystac.Item]:
     path = Path(source.removeprefix("file://"))
     is_folder = not is_remote(source) and path.is_dir() and not (path / "catalog.json").exists()
     is_raster = not is_remote(source) and path.suffix.lower() in _GIVEN
-    return auxiliary_items(path) if is_folder or is_raster else load_items(source)
+    return auxiliary_items(path) if is_folder or is_raster else search(source, on_error=on_error)
