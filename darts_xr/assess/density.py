@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from darts_xr.errors import ProductError
+from darts_xr.errors import AssessmentError
 from darts_xr.globe import EQUAL_AREA, cut_at_180, require_crs
 
 
@@ -65,7 +65,7 @@ def h3_density(
     ------
     CRSError
         If a frame has no CRS.
-    ProductError
+    AssessmentError
         If ``resolution`` is not one of H3's.
 
     Examples
@@ -80,7 +80,7 @@ def h3_density(
     require_crs(features, "features")
     require_crs(coverage, "coverage")
     if resolution not in range(16):
-        raise ProductError(f"resolution must be an H3 resolution 0 to 15, got {resolution!r}")
+        raise AssessmentError(f"resolution must be an H3 resolution 0 to 15, got {resolution!r}")
     seen = shapely.union_all(coverage.geometry.to_crs("EPSG:4326").to_numpy())
     cells = _cells_over(seen, resolution)
     shapes = cut_at_180(np.array([_cell_shape(cell) for cell in cells], object))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_xr.assess import Scores, match_objects, threshold_sweep
-from darts_xr.errors import CRSError, ProductError
+from darts_xr.errors import CRSError, AssessmentError
 from tests.helpers import real_data
 
 CRS = "EPSG:3571"  # metres, and the projection of the comparison itself
@@ -100,7 +100,7 @@ def test_sweep_takes_level2_too() -> None:
 
 
 def test_sweep_without_probability_is_refused() -> None:
-    with pytest.raises(ProductError, match="pval_mean"):
+    with pytest.raises(AssessmentError, match="pval_mean"):
         threshold_sweep(squares((0, 0, 1)), squares((0, 0, 1)))
 
 
@@ -113,7 +113,7 @@ def test_no_crs_is_refused() -> None:
 
 
 def test_negative_buffer_is_refused() -> None:
-    with pytest.raises(ProductError, match="buffer"):
+    with pytest.raises(AssessmentError, match="buffer"):
         match_objects(squares((0, 0, 1)), squares((0, 0, 1)), buffer=-1)
 
 
