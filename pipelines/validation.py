@@ -70,7 +70,9 @@ class Validation:
     tables : dict of pandas.DataFrame
         By kind: scores per image (one row an image), per year, or of all objects.
     notes : list of str
-        What the inputs lack and what was assumed.
+        How the inputs were read.
+    warnings : list of str
+        What they lack; these went to the log, too.
     detections : Detections
         What was scored.
     reference : Inventory
@@ -81,6 +83,7 @@ class Validation:
 
     tables: dict[str, pd.DataFrame]
     notes: list[str]
+    warnings: list[str]
     detections: Detections
     reference: Inventory
     comparison: Comparison
@@ -302,9 +305,52 @@ def validate(
         )
     else:
         tables[ALL] = all_scores(found.per_year, reference.features, seen, comparison=comparison)
-    notes = [*found.notes, *reference.notes]
-    notes += [note for table in tables.values() for note in table.attrs["notes"]]
-    return Validation(tables, list(dict.fromkeys(notes)), found, reference, comparison)
+    said = [note for table in tables.values() for note in table.attrs["notes"]]
+    notes = [_dated_by(reference, comparison.time), *found.notes, *reference.notes]
+    return Validation(tables, notes, list(dict.fromkeys(said)), found, reference, comparison)
+
+
+def _dated_by(reference: Inventory, time: ReferenceTime) -> str:
+    columns = ", ".join(name for name in (time.date, time.start, time.end) if name)
+    by = f"dated by {columns}" if columns else "valid in every year"
+    return f"reference: {len(reference.features)} objects, schema {reference.schema}, {by}"
+
+
+def reference_time(date: str | None, years: str | None, always: bool) -> ReferenceTime | None:
+    """What options say of the reference's dates; None where they say nothing, so that its schema decides.
+
+    Raises
+    ------
+    PipelineError
+        When they contradict each other.
+    """
+    if sum((date is not None, years is not None, always)) > 1:
+        raise PipelineError("Of --reference-date, --reference-years and --reference-always give one.")
+    if years is not None:
+        start, comma, end = years.partition(",")
+        if not (comma and start.strip() and end.strip()):
+            raise PipelineError(f"--reference-years needs two columns, START,END; got {years!r}")
+        return ReferenceTime(start=start.strip(), end=end.strip())
+    if date is not None:
+        return ReferenceTime(date=date)
+    return ReferenceTime() if always else None
+
+
+def read_regions(path: str | os.PathLike[str], name: str | None) -> gpd.GeoSeries:
+    """Polygons of regions, joined by the name that a column holds.
+
+    Raises
+    ------
+    PipelineError
+        When the file or the column is missing.
+    """
+    frame = read_vectors(path)
+    if name is None or name not in frame:
+        raise PipelineError(
+            f"{path}: name the column of the regions' names with --region-name; it has "
+            f"{', '.join(str(column) for column in frame if column != 'geometry')}"
+        )
+    return frame.dissolve(frame[name].astype(str)).geometry
 
 
 def score_images(seen: gpd.GeoDataFrame, level1: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Scores:

@@ -9,8 +9,8 @@ import pytest
 import shapely
 
 from darts_xr.assess import h3_density, plot_density
-from darts_xr.errors import CRSError, AssessmentError
-from darts_xr.products import area_m2
+from darts_xr.errors import AssessmentError, CRSError
+from darts_xr.globe import area_m2
 
 SEEN = gpd.GeoSeries([shapely.box(-140, 69, -138, 70)], crs=4326)
 

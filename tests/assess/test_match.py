@@ -51,12 +51,12 @@ def test_perfect_detection_scores_one_and_a_useless_one_zero() -> None:
     assert match_objects(squares((100, 0, 10)), truth).f1 == 0
 
 
-def test_ratios_without_denominator_are_nan() -> None:
+def test_ratios_of_an_empty_side_are_zero_as_the_paper_prints_them_and_nan_where_both_are_empty() -> None:
     one, none = squares((0, 0, 10)), squares((0, 0, 10)).iloc[:0]
-    assert math.isnan(match_objects(none, one).precision)
-    assert match_objects(none, one).recall == 0
-    assert math.isnan(match_objects(one, none).recall)
-    assert math.isnan(match_objects(none, none).f1)
+    for scores in (match_objects(none, one), match_objects(one, none)):
+        assert (scores.precision, scores.recall, scores.f1) == (0, 0, 0)
+    nothing = match_objects(none, none)
+    assert all(math.isnan(ratio) for ratio in (nothing.precision, nothing.recall, nothing.f1))
 
 
 def test_buffer_in_metres_helps_points_in_any_crs() -> None:
@@ -87,8 +87,8 @@ def test_sweep_is_one_row_per_threshold() -> None:
     found = squares((5, 5, 10), (105, 5, 10), (300, 0, 10), pval_mean=[0.72, 0.56, 0.51])
     table = threshold_sweep(found, truth)
     assert table.threshold.tolist() == [0.5, 0.55, 0.6, 0.65, 0.7]
-    assert table.tp.tolist() == [2, 2, 1, 1, 1]
-    assert table.fp.tolist() == [1, 0, 0, 0, 0]
+    assert table.true.tolist() == [2, 2, 1, 1, 1]
+    assert table["false"].tolist() == [1, 0, 0, 0, 0]
     for row in table.itertuples():
         alone = match_objects(found[found.pval_mean >= row.threshold], truth)
         assert (row.precision, row.recall, row.f1) == (alone.precision, alone.recall, alone.f1)
@@ -96,7 +96,7 @@ def test_sweep_is_one_row_per_threshold() -> None:
 
 def test_sweep_takes_level2_too() -> None:
     found = squares((0, 0, 10), pval_mean_of_mean_level1=[0.6])
-    assert threshold_sweep(found, squares((0, 0, 10)), thresholds=[0.7]).n_detected.tolist() == [0]
+    assert threshold_sweep(found, squares((0, 0, 10)), thresholds=[0.7]).detected.tolist() == [0]
 
 
 def test_sweep_without_probability_is_refused() -> None:
