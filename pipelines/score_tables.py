@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
-from pipelines.console import show_table
+from pipelines.console import screen
+
+_SHORT = {"precision": "prec.", "references": "refs"}
 
 
 def plain_rows(table: pd.DataFrame) -> list[list[Any]]:
@@ -29,9 +34,22 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def show_frame(title: str, table: pd.DataFrame) -> None:
-    """Print a table; an empty cell is a blank."""
-    rows = [["" if cell is None else cell for cell in row] for row in plain_rows(table)]
-    show_table(title, [str(name) for name in table], rows)
+    """Print a table that fits a narrow terminal; an empty cell is a blank."""
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, name in enumerate(table):
+        shown.add_column(
+            _SHORT.get(str(name), str(name)), justify="right" if number else "left", no_wrap=True
+        )
+    for row in plain_rows(table):
+        shown.add_row(*(Text(_text(cell)) for cell in row))
+    screen.print(shown)
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return ""
+    text = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:

@@ -317,7 +317,7 @@ def _dated_by(reference: Inventory, time: ReferenceTime) -> str:
 
 
 def reference_time(date: str | None, years: str | None, always: bool) -> ReferenceTime | None:
-    """What options say of the reference's dates; None where they say nothing, so that its schema decides.
+    """Read what options say of the reference's dates; None where they say nothing, so that its schema decides.
 
     Raises
     ------

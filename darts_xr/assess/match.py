@@ -196,20 +196,20 @@ class Pairs:
         self.rule = rule
         self.found = project(detected, "detected")
         self.wanted = project(reference, "reference")
-        tree = shapely.STRtree(self.wanted)
-        # Points and lines without a buffer are met where they are crossed, as polygons are.
-        self.left, self.right = tree.query(self.found, predicate="intersects")
-        if buffer > 0:
-            reach = buffer * stretch(self.wanted)
-            near_left, near_right = tree.query(self.found, predicate="dwithin", distance=reach)
-            meet = np.zeros(len(near_left), bool)
-            touching = shapely.intersects(self.found[near_left], self.wanted[near_right])
-            meet[touching] = True
-            apart = np.flatnonzero(~touching)
-            away = pair_distance(self.found, self.wanted, near_left[apart], near_right[apart])
-            meet[apart[away <= buffer]] = True
-            self.left, self.right = near_left[meet], near_right[meet]
+        self.left, self.right = self._near(buffer)
         self.good = self._overlap_enough()
+
+    def _near(self, buffer: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        tree = shapely.STRtree(self.wanted)
+        if buffer == 0:
+            # Points and lines are met where they are crossed, as polygons are.
+            return tree.query(self.found, predicate="intersects")
+        reach = buffer * stretch(self.wanted)
+        left, right = tree.query(self.found, predicate="dwithin", distance=reach)
+        meet = shapely.intersects(self.found[left], self.wanted[right])
+        apart = np.flatnonzero(~meet)
+        meet[apart] = pair_distance(self.found, self.wanted, left[apart], right[apart]) <= buffer
+        return left[meet], right[meet]
 
     def _overlap_enough(self) -> Mask:
         if self.rule.min_iou == 0:

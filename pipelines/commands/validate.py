@@ -8,13 +8,15 @@ import click
 
 from pipelines.commands.common import PATH, finish, verb
 
-_LINES = 12  # rows of single images that are still worth showing
+_SUMMARY = ("all", "mean", "sd")
 
 
 @click.command()
 @click.argument("detected")
 @click.argument("reference", type=PATH)
-@click.option("--coverage", "limits", type=PATH, default=None, help="What was seen; by default the run's own.")
+@click.option(
+    "--coverage", "limits", type=PATH, default=None, help="What was seen; by default the run's own."
+)
 @click.option(
     "--cut", type=click.Choice(["leave-out", "count"]), default="leave-out", show_default=True,
     help="Reference objects cut by the rim of the coverage: leave them out, or count all that intersect it as the "
@@ -26,7 +28,9 @@ _LINES = 12  # rows of single images that are still worth showing
 @click.option("--reference-date", default=None, help="Column with the date or the year of each object.")
 @click.option("--reference-years", default=None, metavar="START,END", help="Columns with a period's ends.")
 @click.option("--reference-always", is_flag=True, help="Take the reference for valid in every year.")
-@click.option("--regions", type=PATH, default=None, help="Polygons of regions, for scores by region and year.")
+@click.option(
+    "--regions", type=PATH, default=None, help="Polygons of regions, for scores by region and year."
+)
 @click.option("--region-name", default=None, help="Column with the name of each region.")
 @click.option("--intervals", is_flag=True, help="Add 95 % intervals of F1 from blocks of 10 km.")
 @click.option("--out", type=PATH, default=None, help="Folder for the report: HTML, Parquet and JSON.")
@@ -44,7 +48,7 @@ def command(
     from darts_xr.assess import Bootstrap, Comparison, MatchRule
     from pipelines.console import screen
     from pipelines.score_tables import records, show_frame
-    from pipelines.validation import read_regions, reference_time, validate
+    from pipelines.validation import PER_IMAGE, read_regions, reference_time, validate
 
     rule = MatchRule(min_iou=min_iou, one_to_one=one_to_one, cut=cut)  # type: ignore[arg-type]
     result = validate(
@@ -60,7 +64,8 @@ def command(
         page = write_report(result, out)
     if not as_json:
         for title, table in result.tables.items():
-            show_frame(title, table if len(table) <= _LINES else table.iloc[-3:])
+            single = table["scope"].isin(_SUMMARY) if title == PER_IMAGE else table["scope"].notna()
+            show_frame(title, table[single])
         for note in result.notes:
             screen.print(f"· {note}", highlight=False, markup=False)
     summary = {
