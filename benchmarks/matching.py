@@ -84,8 +84,9 @@ def _check(found: gpd.GeoDataFrame, truth: gpd.GeoDataFrame, buffer: float) -> N
     from darts_xr.assess.match import Pairs
 
     first = found.geometry.iloc[[0]].to_crs(_CRS).iloc[0].centroid
-    order = np.argsort(found.geometry.to_crs(_CRS).distance(first).to_numpy())[:_CHECKED]
-    some = found.iloc[order]
+    away = found.geometry.to_crs(_CRS).distance(first).to_numpy()
+    order = np.argsort(away)[:_CHECKED]
+    some = found.iloc[order[away[order] < 100_000]]
     lon, lat = gpd.GeoSeries([first], crs=_CRS).to_crs(4326).iloc[0].coords[0]
     local = f"+proj=aeqd +lon_0={lon} +lat_0={lat} +datum=WGS84"
     one, other = some.geometry.to_crs(local).to_numpy(), truth.geometry.to_crs(local)

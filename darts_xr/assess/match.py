@@ -203,7 +203,8 @@ class Pairs:
         tree = shapely.STRtree(self.wanted)
         if buffer == 0:
             # Points and lines are met where they are crossed, as polygons are.
-            return tree.query(self.found, predicate="intersects")
+            left, right = tree.query(self.found, predicate="intersects")
+            return left, right
         reach = buffer * stretch(self.wanted)
         left, right = tree.query(self.found, predicate="dwithin", distance=reach)
         meet = shapely.intersects(self.found[left], self.wanted[right])
