@@ -16,13 +16,13 @@ from darts_xr.errors import AssessmentError
 from darts_xr.globe import EQUAL_AREA, cut_at_180, require_crs
 
 
-def _cell_shape(cell: str) -> BaseGeometry:
+def cell_shape(cell: str) -> BaseGeometry:
     """Outline of a cell in longitude and latitude; it wraps around 180° where it crosses."""
     ring = [(lon, lat) for lat, lon in h3.cell_to_boundary(cell)]
     return shapely.Polygon(ring)
 
 
-def _cells_over(shape: BaseGeometry, resolution: int) -> list[str]:
+def cells_over(shape: BaseGeometry, resolution: int) -> list[str]:
     """All cells that meet a polygon in longitude and latitude, sorted."""
     cells: set[str] = set()
     for part in shapely.get_parts(shape):
@@ -92,8 +92,8 @@ def h3_density(
     seen = shapely.union_all(coverage.geometry.to_crs("EPSG:4326").to_numpy())
     if land is not None:
         seen = shapely.intersection(seen, shapely.union_all(land.geometry.to_crs("EPSG:4326").to_numpy()))
-    cells = _cells_over(seen, resolution)
-    shapes = cut_at_180(np.array([_cell_shape(cell) for cell in cells], object))
+    cells = cells_over(seen, resolution)
+    shapes = cut_at_180(np.array([cell_shape(cell) for cell in cells], object))
     outlines = gpd.GeoSeries(shapes, crs="EPSG:4326")
     # Lines of hexagons and footprints are straight in longitude and latitude: short pieces keep them so.
     hexagons = outlines.segmentize(0.05).to_crs(EQUAL_AREA).to_numpy()

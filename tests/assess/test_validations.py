@@ -196,7 +196,9 @@ def test_wilson_covers_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     share = rng.uniform(0.05, 0.95, 4000)  # the coverage of one share of 40 swings around 0.95
     hits = rng.binomial(40, share)
-    covered = [low <= p <= high for p, (low, high) in zip(share, (wilson(int(h), 40) for h in hits), strict=True)]
+    covered = [
+        low <= p <= high for p, (low, high) in zip(share, (wilson(int(h), 40) for h in hits), strict=True)
+    ]
     assert 0.935 <= np.mean(covered) <= 0.965
 
 
