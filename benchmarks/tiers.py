@@ -2,8 +2,8 @@
 
     python -m benchmarks.tiers --measure 100 101 102 103 --check 104 105 106 107 --json out.json
 
-Synthetic worlds of the given seeds, detected with the shipped networks; each detection is right if it meets the truth of
-its day inside the footprint without its border zone. Tiers are measured on the first worlds, with detections of one
+Synthetic worlds of the given seeds, detected with the shipped networks; each detection is right if it meets the truth
+of its day inside the footprint without its border zone. Tiers are measured on the first worlds, with detections of one
 place counted as one, and checked on the others.
 """
 
@@ -31,7 +31,7 @@ from pipelines.validation import inner_footprints
 
 
 def judged(folder: Path, seed: int, scenes: int, size: int, threshold: float) -> pd.DataFrame:
-    """Detections of a world with their mean probability, their place, and whether they are right."""
+    """Detect a world, and give its detections with their mean probability, their place, and whether they are right."""
     world = write_world(folder / f"world-{seed}", seed=seed, scenes=scenes, size=size)
     run = detect(
         world.catalog,

@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.warp import transform_bounds
+from shapely.geometry.base import BaseGeometry
 
 import darts_xr as dx
 from darts_xr.products.quicklook import stretch_rgb
@@ -173,7 +174,7 @@ class _Raster:
         self._file.close()
 
 
-def _square(shape: shapely.Geometry) -> Box:
+def _square(shape: BaseGeometry) -> Box:
     """Square around a shape, with room."""
     west, south, east, north = shape.bounds
     half = max(_LEAST, _MARGIN * max(east - west, north - south)) / 2
@@ -181,7 +182,7 @@ def _square(shape: shapely.Geometry) -> Box:
     return x - half, y - half, x + half, y + half
 
 
-def _path(shape: shapely.Geometry, box: Box) -> str:
+def _path(shape: BaseGeometry, box: Box) -> str:
     """Outline as an SVG path, 0 to 1000."""
     west, _, east, north = box
     scale = 1000 / (east - west)
