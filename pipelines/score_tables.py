@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pipelines.console import screen
 
+_EXACT = ("buffer", "threshold")
 _SHORT = {"precision": "prec.", "references": "refs"}
 
 
@@ -41,14 +42,18 @@ def show_frame(title: str, table: pd.DataFrame) -> None:
             _SHORT.get(str(name), str(name)), justify="right" if number else "left", no_wrap=True
         )
     for row in plain_rows(table):
-        shown.add_row(*(Text(_text(cell)) for cell in row))
-    screen.print(shown)
+        shown.add_row(*(Text(_text(cell, str(name))) for cell, name in zip(row, table, strict=True)))
+    # A number that is cut is none: a wide table runs over the edge instead.
+    width = max(screen.width, screen.measure(shown, options=screen.options.update(max_width=400)).maximum)
+    screen.print(shown, width=width, crop=False, soft_wrap=False)
 
 
-def _text(cell: Any) -> str:
+def _text(cell: Any, name: str) -> str:
     if cell is None:
         return ""
-    text = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:g}" if name in _EXACT else f"{cell:.3f}"
+    text = str(cell)
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 

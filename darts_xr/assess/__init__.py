@@ -17,7 +17,7 @@ from darts_xr.assess.overview import overview
 from darts_xr.assess.periods import ReferenceTime
 from darts_xr.assess.readers import Inventory, read_inventory
 from darts_xr.assess.sampling import SamplePlan, review_sample
-from darts_xr.assess.sensitivity import buffer_curve, probability_densities, threshold_sweep
+from darts_xr.assess.sensitivity import buffer_curve, probability_densities, sweep_years, threshold_sweep
 from darts_xr.assess.squares import random_squares
 from darts_xr.assess.tables import Comparison, score_all, score_images, score_years
 from darts_xr.assess.tiers import Tiers, assign_tiers, calibrate_tiers
@@ -73,6 +73,7 @@ __all__ = [
     "score_all",
     "score_images",
     "score_years",
+    "sweep_years",
     "threshold_sweep",
     "wilson",
 ]

@@ -37,7 +37,8 @@ def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     share = hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exactly 0 and 1 at the ends, where rounding would leave the share itself outside.
+    return 0.0 if hits <= 0 else middle - half, 1.0 if hits >= n else middle + half
 
 
 def cohen_kappa(one: Sequence[object], other: Sequence[object]) -> float:

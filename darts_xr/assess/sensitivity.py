@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import geopandas as gpd
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from darts_xr.assess.match import ANY_OVERLAP, Coverage, MatchRule, Pairs, project_union
-from darts_xr.assess.tables import as_table, score_row
+from darts_xr.assess.periods import DatedReference
+from darts_xr.assess.tables import PLAIN, Comparison, as_table, covered_years, score_row, year_table
 from darts_xr.errors import AssessmentError
 
 _MEANS = ("pval_mean", "pval_mean_of_mean_level1")
@@ -142,6 +144,69 @@ def buffer_curve(
     for buffer in buffers:
         pairs = Pairs(detected, reference, buffer=float(buffer), rule=rule)
         rows.append({"buffer": float(buffer), **score_row(pairs.match(seen=seen).scores)})
+    return as_table(rows)
+
+
+def sweep_years(
+    detected: gpd.GeoDataFrame,
+    reference: gpd.GeoDataFrame,
+    coverage: gpd.GeoDataFrame | None = None,
+    *,
+    buffers: Iterable[float] | None = None,
+    thresholds: Iterable[float] | None = None,
+    comparison: Comparison = PLAIN,
+) -> pd.DataFrame:
+    """Scores of :func:`score_years` against the buffer, or against the least mean probability, years apart and pooled.
+
+    Parameters
+    ----------
+    detected, reference, coverage, comparison
+        As in :func:`darts_xr.assess.score_years`.
+    buffers : iterable of float, optional
+        Metres, each a row (Fig. 6).
+    thresholds : iterable of float, optional
+        Smallest mean probability that is kept, each a row (Fig. 14). Give one of the two.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``buffer``, or ``threshold`` and ``kept`` (share of the detections); the columns of
+        :func:`darts_xr.assess.score_years` for the years pooled; ``f1_mean``, ``f1_sd`` over the years.
+        Computed at once.
+
+    Raises
+    ------
+    AssessmentError
+        If both or none of the two are given, or ``detected`` has no mean probability.
+
+    Examples
+    --------
+    >>> import geopandas as gpd, shapely
+    >>> one = gpd.GeoDataFrame({"year": [2021]}, geometry=[shapely.Point(0, 70)], crs=4326)
+    >>> sweep_years(one, one, buffers=[0, 100]).f1_mean.tolist()
+    [1.0, 1.0]
+    """
+    if (buffers is None) == (thresholds is None):
+        raise AssessmentError("give buffers or thresholds, one of the two")
+    dated, seen = DatedReference(reference, comparison.time), covered_years(coverage, detected)
+    steps: list[tuple[dict[str, float], gpd.GeoDataFrame, Comparison]]
+    if buffers is not None:
+        steps = [
+            ({"buffer": float(buffer)}, detected, replace(comparison, buffer=float(buffer)))
+            for buffer in buffers
+        ]
+    else:
+        mean = detected[mean_probability(detected)]
+        steps = [
+            ({"threshold": float(t), "kept": float((mean >= t).mean())}, detected[mean >= t], comparison)
+            for t in thresholds or ()
+        ]
+    rows = []
+    for label, part, how in steps:
+        table = year_table(part, dated, seen, comparison=how)[0].set_index("scope")
+        pooled = table.loc["all"].to_dict()
+        spread = {"f1_mean": table.loc["mean", "f1"], "f1_sd": table.loc["sd", "f1"]}
+        rows.append({**label, **{str(name): value for name, value in pooled.items()}, **spread})
     return as_table(rows)
 
 

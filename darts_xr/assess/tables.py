@@ -135,7 +135,7 @@ def covered_years(
     return {int(year): whole for year in sorted(detected["year"].unique())}
 
 
-class _Seen:
+class Scored:
     """Which objects were scored at all, over the parts of a table."""
 
     def __init__(self, pairs: Pairs) -> None:
@@ -144,6 +144,7 @@ class _Seen:
         self._counted, self._offered = np.zeros((2, len(pairs.found)), bool)
 
     def add(self, found: NDArray[np.bool_], wanted: NDArray[np.bool_], part: Matching) -> None:
+        """Take a part of a table: which objects of both sides it is about, and how they matched."""
         self._offered |= found
         self._of_interest |= wanted
         self._counted |= part.detected_counted
@@ -199,6 +200,63 @@ def _about_dates(dated: DatedReference, years: list[int]) -> list[str]:
             "same, say so (--reference-always)"
         )
     return notes
+
+
+def year_table(
+    detected: gpd.GeoDataFrame,
+    dated: DatedReference,
+    seen_by_year: Mapping[int, BaseGeometry | None],
+    *,
+    regions: gpd.GeoSeries | None = None,
+    comparison: Comparison = PLAIN,
+) -> tuple[pd.DataFrame, Scored]:
+    """Score years within what was seen in each; see :func:`score_years`.
+
+    Parameters
+    ----------
+    detected : geopandas.GeoDataFrame
+        Objects, with a column ``year`` or of every year.
+    dated : DatedReference
+        The reference.
+    seen_by_year : mapping of int to shapely geometry or None
+        From :func:`covered_years`.
+    regions, comparison
+        As in :func:`score_years`.
+
+    Returns
+    -------
+    tuple
+        The table, and which objects were scored at all.
+    """
+    pairs = Pairs(detected, dated.shapes, buffer=comparison.buffer, rule=comparison.rule)
+    detected_year = detected["year"].to_numpy() if "year" in detected else None
+    parts = (
+        {"": None} if regions is None else dict(zip(regions.index.astype(str), _each(regions), strict=True))
+    )
+    rows: list[dict[str, object]] = []
+    scored = Scored(pairs)
+    for region, area in parts.items():
+        matched: list[Matching] = []
+        label = {} if regions is None else {"region": region}
+        yearly: list[dict[str, object]] = []
+        for year, seen in seen_by_year.items():
+            wanted = dated.of_year(year)
+            found = np.ones(len(detected), bool) if detected_year is None else detected_year == year
+            part = pairs.match(found, wanted, _both(seen, area))
+            scored.add(found, wanted, part)
+            matched.append(part)
+            interval = f1_interval([part], pairs, comparison.bootstrap)
+            yearly.append({**label, "scope": str(year), **score_row(part.scores), **interval})
+        pooled = pool_scores(part.scores for part in matched)
+        mean, spread = summary_rows(pd.DataFrame(yearly))
+        interval = f1_interval(matched, pairs, comparison.bootstrap)
+        rows += [
+            *yearly,
+            {**label, "scope": "all", **score_row(pooled), **interval},
+            {**label, "scope": "mean", **mean},
+            {**label, "scope": "sd", **spread},
+        ]
+    return as_table(rows), scored
 
 
 # --- labelled public functions -----------------------------------------------------------------------------
@@ -258,35 +316,7 @@ def score_years(
     require_crs(detected, "detected")
     dated = DatedReference(reference, comparison.time)
     seen_by_year = covered_years(coverage, detected)
-    pairs = Pairs(detected, dated.shapes, buffer=comparison.buffer, rule=comparison.rule)
-    detected_year = detected["year"].to_numpy() if "year" in detected else None
-    parts = (
-        {"": None} if regions is None else dict(zip(regions.index.astype(str), _each(regions), strict=True))
-    )
-    rows: list[dict[str, object]] = []
-    scored = _Seen(pairs)
-    for region, area in parts.items():
-        matched: list[Matching] = []
-        label = {} if regions is None else {"region": region}
-        yearly: list[dict[str, object]] = []
-        for year, seen in seen_by_year.items():
-            wanted = dated.of_year(year)
-            found = np.ones(len(detected), bool) if detected_year is None else detected_year == year
-            part = pairs.match(found, wanted, _both(seen, area))
-            scored.add(found, wanted, part)
-            matched.append(part)
-            interval = f1_interval([part], pairs, comparison.bootstrap)
-            yearly.append({**label, "scope": str(year), **score_row(part.scores), **interval})
-        pooled = pool_scores(part.scores for part in matched)
-        mean, spread = summary_rows(pd.DataFrame(yearly))
-        interval = f1_interval(matched, pairs, comparison.bootstrap)
-        rows += [
-            *yearly,
-            {**label, "scope": "all", **score_row(pooled), **interval},
-            {**label, "scope": "mean", **mean},
-            {**label, "scope": "sd", **spread},
-        ]
-    table = as_table(rows)
+    table, scored = year_table(detected, dated, seen_by_year, regions=regions, comparison=comparison)
     table.attrs["notes"] = scored.notes(dated, seen_by_year)
     return table
 
@@ -328,7 +358,7 @@ def score_all(
     part = pairs.match(seen=None if coverage is None else project_union(coverage))
     interval = f1_interval([part], pairs, comparison.bootstrap)
     table = as_table([{"scope": "all", **score_row(part.scores), **interval}])
-    scored = _Seen(pairs)
+    scored = Scored(pairs)
     scored.add(np.ones(len(detected), bool), np.ones(len(reference), bool), part)
     table.attrs["notes"] = scored.notes(None, ())
     return table
@@ -384,7 +414,7 @@ def score_images(
     image_ids = level1["image_id"].to_numpy()
     rows: list[dict[str, object]] = []
     matched: list[Matching] = []
-    scored = _Seen(pairs)
+    scored = Scored(pairs)
     days = footprints["date"].astype(str).tolist()
     wanted_on = {day: dated.of_day(day) for day in sorted(set(days))}
     for image_id, day, place in zip(footprints["image_id"], days, range(len(footprints)), strict=True):
