@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.console import screen
 
+_WIDEST = 400  # characters
 _EXACT = ("buffer", "threshold")
 _SHORT = {"precision": "prec.", "references": "refs"}
 
@@ -44,8 +46,9 @@ def show_frame(title: str, table: pd.DataFrame) -> None:
     for row in plain_rows(table):
         shown.add_row(*(Text(_text(cell, str(name))) for cell, name in zip(row, table, strict=True)))
     # A number that is cut is none: a wide table runs over the edge instead.
-    width = max(screen.width, screen.measure(shown, options=screen.options.update(max_width=400)).maximum)
-    screen.print(shown, width=width, crop=False, soft_wrap=False)
+    wide = Console(file=screen.file, width=_WIDEST)
+    needed = wide.measure(shown).maximum
+    (screen if needed <= screen.width else Console(file=screen.file, width=needed)).print(shown)
 
 
 def _text(cell: Any, name: str) -> str:

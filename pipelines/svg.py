@@ -38,7 +38,9 @@ def _ticks(low: float, high: float) -> list[float]:
         return [low]
     power = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(power * m for m in (1, 2, 5, 10) if (high - low) / (power * m) <= 6)
-    return [round(step * i, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [
+        round(step * i, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def chart(title: str, lines: Sequence[Line]) -> str:

@@ -93,7 +93,7 @@ def open_cube(
 def _snapped(bbox: tuple[float, float, float, float], crs: str, pixel: float) -> GeoBox:
     """Grid over a box in degrees, its edges on whole pixels so that neighbouring cubes fit."""
     return GeoBox.from_bbox(
-        GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8)).footprint(crs).boundingbox,
+        GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8), tight=True).footprint(crs).boundingbox,
         resolution=pixel,
         tight=False,
     )
