@@ -111,6 +111,10 @@ class ProductError(DartsError):
     """A product cannot be built or written."""
 
 
+class AssessmentError(DartsError):
+    """An inventory, a verdict or a comparison of objects cannot be used."""
+
+
 class PipelineError(DartsError):
     """A run cannot start, continue or end well."""
 

@@ -12,17 +12,17 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from darts_xr.errors import ProductError
+from darts_xr.errors import AssessmentError
 from darts_xr.globe import EQUAL_AREA, cut_at_180, require_crs
 
 
-def _cell_shape(cell: str) -> BaseGeometry:
+def cell_shape(cell: str) -> BaseGeometry:
     """Outline of a cell in longitude and latitude; it wraps around 180° where it crosses."""
     ring = [(lon, lat) for lat, lon in h3.cell_to_boundary(cell)]
     return shapely.Polygon(ring)
 
 
-def _cells_over(shape: BaseGeometry, resolution: int) -> list[str]:
+def cells_over(shape: BaseGeometry, resolution: int) -> list[str]:
     """All cells that meet a polygon in longitude and latitude, sorted."""
     cells: set[str] = set()
     for part in shapely.get_parts(shape):
@@ -38,9 +38,13 @@ def _area_by_cell(hexagons: NDArray[np.object_], shapes: NDArray[np.object_]) ->
 
 
 def h3_density(
-    features: gpd.GeoDataFrame, coverage: gpd.GeoDataFrame | gpd.GeoSeries, *, resolution: int = 4
+    features: gpd.GeoDataFrame,
+    coverage: gpd.GeoDataFrame | gpd.GeoSeries,
+    *,
+    resolution: int = 4,
+    land: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
 ) -> gpd.GeoDataFrame:
-    """Thaw-slump area as a share of the covered area, in hexagons of the H3 grid.
+    """Thaw-slump area as a share of the covered area, or of the covered land, in hexagons of the H3 grid.
 
     Overlapping features, such as the same slump in several years, count once. Areas are taken in the
     pole-centred equal-area projection.
@@ -50,9 +54,11 @@ def h3_density(
     features : geopandas.GeoDataFrame
         Objects, in any CRS.
     coverage : geopandas.GeoDataFrame or geopandas.GeoSeries
-        What was seen, such as ``coverage(...)["union"]``, less the sea if the share is to be of land.
+        What was seen, such as ``coverage(...)["union"]``.
     resolution : int
         H3 resolution; 4 has cells of some 1,770 km².
+    land : geopandas.GeoDataFrame or geopandas.GeoSeries, optional
+        Polygons of land: the covered area is then that of the land that was seen, as in the paper's Fig. 15.
 
     Returns
     -------
@@ -65,7 +71,7 @@ def h3_density(
     ------
     CRSError
         If a frame has no CRS.
-    ProductError
+    AssessmentError
         If ``resolution`` is not one of H3's.
 
     Examples
@@ -79,11 +85,15 @@ def h3_density(
     """
     require_crs(features, "features")
     require_crs(coverage, "coverage")
+    if land is not None:
+        require_crs(land, "land")
     if resolution not in range(16):
-        raise ProductError(f"resolution must be an H3 resolution 0 to 15, got {resolution!r}")
+        raise AssessmentError(f"resolution must be an H3 resolution 0 to 15, got {resolution!r}")
     seen = shapely.union_all(coverage.geometry.to_crs("EPSG:4326").to_numpy())
-    cells = _cells_over(seen, resolution)
-    shapes = cut_at_180(np.array([_cell_shape(cell) for cell in cells], object))
+    if land is not None:
+        seen = shapely.intersection(seen, shapely.union_all(land.geometry.to_crs("EPSG:4326").to_numpy()))
+    cells = cells_over(seen, resolution)
+    shapes = cut_at_180(np.array([cell_shape(cell) for cell in cells], object))
     outlines = gpd.GeoSeries(shapes, crs="EPSG:4326")
     # Lines of hexagons and footprints are straight in longitude and latitude: short pieces keep them so.
     hexagons = outlines.segmentize(0.05).to_crs(EQUAL_AREA).to_numpy()
@@ -105,6 +115,56 @@ def h3_density(
     }
     out = gpd.GeoDataFrame(columns, geometry=outlines.to_numpy(), crs="EPSG:4326")
     return out[seen_area > 0].reset_index(drop=True)
+
+
+def h3_density_by_year(
+    features: gpd.GeoDataFrame,
+    coverage: gpd.GeoDataFrame,
+    *,
+    resolution: int = 4,
+    land: gpd.GeoDataFrame | gpd.GeoSeries | None = None,
+) -> gpd.GeoDataFrame:
+    """Hexagons of :func:`h3_density` for each year, within what was seen in that year.
+
+    Nitze et al. 2025 (Sci. Data 12:1512), Fig. 15.
+
+    Parameters
+    ----------
+    features, coverage : geopandas.GeoDataFrame
+        Objects and what was seen, both with a column ``year``. A covered year without objects has cells of share 0.
+    resolution, land
+        As in :func:`h3_density`.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        One row per year and cell: ``year`` (int64) and the columns of :func:`h3_density`. Computed at once.
+
+    Raises
+    ------
+    CRSError
+        If a frame has no CRS.
+    AssessmentError
+        If a frame has no column ``year``.
+
+    Examples
+    --------
+    >>> import geopandas as gpd, shapely
+    >>> field = shapely.box(-139.5, 69, -138.5, 69.4)
+    >>> seen = gpd.GeoDataFrame({"year": [2021, 2022]}, geometry=[field, field], crs=4326)
+    >>> slumps = gpd.GeoDataFrame({"year": [2021]}, geometry=[shapely.box(-139, 69.2, -138.99, 69.21)], crs=4326)
+    >>> h3_density_by_year(slumps, seen).groupby("year").n_features.sum().to_dict()
+    {2021: 1, 2022: 0}
+    """
+    for name, frame in (("features", features), ("coverage", coverage)):
+        if "year" not in frame:
+            raise AssessmentError(f"{name} have no column year; Level 2 and its coverage have it")
+    parts = []
+    for year, seen in coverage.groupby("year", sort=True):
+        cells = h3_density(features[features["year"] == year], seen, resolution=resolution, land=land)
+        cells.insert(0, "year", np.full(len(cells), int(year), np.int64))
+        parts.append(cells)
+    return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True))
 
 
 def plot_density(cells: gpd.GeoDataFrame, *, ax: Any = None, cmap: str = "magma_r") -> Any:

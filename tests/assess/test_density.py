@@ -9,7 +9,7 @@ import pytest
 import shapely
 
 from darts_xr.assess import h3_density, plot_density
-from darts_xr.errors import CRSError, ProductError
+from darts_xr.errors import AssessmentError, CRSError
 from darts_xr.globe import area_m2
 
 SEEN = gpd.GeoSeries([shapely.box(-140, 69, -138, 70)], crs=4326)
@@ -60,7 +60,7 @@ def test_no_crs_is_refused() -> None:
 
 
 def test_unknown_resolution_is_refused() -> None:
-    with pytest.raises(ProductError, match="resolution"):
+    with pytest.raises(AssessmentError, match="resolution"):
         h3_density(slumps(), SEEN, resolution=16)
 
 
