@@ -88,6 +88,11 @@ def read_footprints(run: Run) -> gpd.GeoDataFrame:
     return read_results(run).footprints
 
 
+def read_level1(run: Run) -> gpd.GeoDataFrame:
+    """Level 1 of a run's scenes, those that :func:`aggregate` takes."""
+    return read_results(run).level1
+
+
 def aggregate(
     run: str | os.PathLike[str] | Run,
     *,

@@ -13,7 +13,6 @@ from darts_xr.assess.experts import agreement_layer, expert_matrix, marked_by, r
 from darts_xr.assess.grid import grid_counts, gridded_comparison
 from darts_xr.assess.intervals import cohen_kappa, wilson
 from darts_xr.assess.match import MatchRule, Scores, match_objects, pool_scores
-from darts_xr.assess.overview import overview
 from darts_xr.assess.periods import ReferenceTime
 from darts_xr.assess.readers import Inventory, read_inventory
 from darts_xr.assess.sampling import SamplePlan, review_sample
@@ -60,7 +59,6 @@ __all__ = [
     "marked_by",
     "match_objects",
     "merge_verdicts",
-    "overview",
     "plot_density",
     "pool_scores",
     "probability_densities",

@@ -51,7 +51,7 @@ def _grid(
     if like is not None:
         return like if isinstance(like, GeoBox) else like.odc.geobox
     code, pixel = crs or str(boxes[0].crs), resolution or abs(boxes[0].resolution.x)
-    around = boxes if bbox is None else [GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8))]
+    around = boxes if bbox is None else [GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8), tight=True)]
     whole = bbox_union(box.footprint(code).boundingbox for box in around)
     return GeoBox.from_bbox(whole, resolution=pixel, tight=False)
 

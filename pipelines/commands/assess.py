@@ -241,23 +241,6 @@ def area(run: str, resolution: int, out: Path, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("run")
-@_OUT
-@verb
-def overview(run: str, out: Path | None, as_json: bool) -> None:
-    """Table 1 of the paper for RUN: what was seen and what was found, a year."""
-    import darts_xr as dx
-    from darts_xr.assess import overview as make_overview
-    from pipelines.aggregation import read_footprints, read_level1
-    from pipelines.records import open_run
-
-    opened = open_run(run)
-    level1 = read_level1(opened)
-    table = make_overview(level1, dx.level2(level1), dx.coverage(read_footprints(opened)))
-    _tell({"Overview": table}, as_json, out)
-
-
-@command.command()
 @click.argument("drawings", type=PATH, nargs=-1, required=True)
 @click.option(
     "--model", type=PATH, multiple=True, help="Detections of a model, beside the experts; repeat for more."

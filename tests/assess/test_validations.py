@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import shapely
 
-import darts_xr as dx
 from darts_xr.assess import (
     cohen_kappa,
     confirmation_table,
@@ -18,7 +17,6 @@ from darts_xr.assess import (
     gridded_comparison,
     h3_density,
     h3_density_by_year,
-    overview,
     random_squares,
     recall_by_agreement,
     wilson,
@@ -140,31 +138,6 @@ def test_gridded_classes_of_both_kinds() -> None:
 def test_objects_that_were_not_seen_are_not_in_the_grid() -> None:
     cells = grid_counts(boxes((15_000, 0, 15_010, 10)), boxes((5, 5, 10, 10)), boxes((0, 0, 10_000, 10_000)))
     assert (cells.detected.sum(), cells.reference.sum()) == (0, 1)
-
-
-def test_table_one_adds_up_and_joins_the_years_of_a_slump() -> None:
-    field = shapely.box(0, 70, 1, 71)
-    seen = gpd.GeoDataFrame(
-        {"image_id": ["a", "b", "c"], "date": ["2021-07-01", "2021-08-01", "2022-07-01"], "year": [2021, 2021, 2022]},
-        geometry=[field, field, shapely.box(0, 70, 0.5, 71)], crs=4326,
-    )  # fmt: skip
-    level2 = boxes(
-        (0.1, 70.1, 0.2, 70.2),
-        (0.7, 70.1, 0.8, 70.2),
-        (0.15, 70.1, 0.25, 70.2),
-        crs=4326,
-        year=[2021, 2021, 2022],
-    )
-    table = overview(level2, level2, dx.coverage(seen)).set_index("scope")
-    assert table["images"].dropna().tolist() == [2, 1, 3]
-    assert table.loc["sum", "level2_area_km2"] == pytest.approx(
-        1.5 * table.loc["2021", "level2_area_km2"], rel=1e-3
-    )
-    assert table.loc["2021", "level1_area_km2"] == pytest.approx(2 * table.loc["2021", "level2_area_km2"])
-    assert table["level2_n"].tolist() == [2, 1, 3, 2, 1]
-    assert table.loc["union", "level2_rts_km2"] == pytest.approx(
-        2.5 / 3 * table.loc["sum", "level2_rts_km2"], rel=1e-3
-    )
 
 
 def test_the_share_of_land_leaves_the_sea_out_year_by_year() -> None:

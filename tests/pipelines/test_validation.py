@@ -178,7 +178,6 @@ def test_scores_by_region_and_year_from_files(run: Run, world: SampleWorld, tmp_
         (["points", "RUN", "TRUTH", "--buffers", "0,200"], "Scores by buffer"),
         (["sensitivity", "RUN", "TRUTH"], "Scores by least mean probability"),
         (["grid", "RUN", "TRUTH", "--cell", "500"], "Cells, complete classes, 0 left out"),
-        (["overview", "RUN"], "Overview"),
         (["experts", "TRUTH", "TRUTH", "INFRASTRUCTURE", "--model", "TRUTH"], "F1"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
