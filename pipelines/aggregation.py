@@ -8,10 +8,9 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import geopandas as gpd
 import numpy as np
@@ -111,7 +110,6 @@ def aggregate(
     years: Iterable[int] | None = None,
     name: str = "darts_xr",
     by_year: bool = False,
-    client: Any = None,
 ) -> Products:
     """Write Level 1, Level 2 and coverage of a run to ``RUN/products``.
 
@@ -128,8 +126,6 @@ def aggregate(
     by_year : bool, optional
         One set of products a calendar year instead of one of all years, so that new scenes leave the files of other
         years as they are.
-    client : distributed.Client, optional
-        Made current while the products are built.
 
     Returns
     -------
@@ -146,12 +142,11 @@ def aggregate(
     >>> products = aggregate("run", years=range(2021, 2024))  # doctest: +SKIP
     """
     run = run if isinstance(run, Run) else open_run(run)
-    with client.as_current() if client is not None else nullcontext():
-        footprints = _footprints(run, years)
-        if not by_year:
-            return _products(run, footprints, name)
-        parts = [_products(run, seen, name) for _, seen in footprints.groupby("year")]
-        cover = dx.coverage(footprints)
+    footprints = _footprints(run, years)
+    if not by_year:
+        return _products(run, footprints, name)
+    parts = [_products(run, seen, name) for _, seen in footprints.groupby("year")]
+    cover = dx.coverage(footprints)
     level2 = pd.concat([part.level2 for part in parts], ignore_index=True)
     level2["id"] = np.arange(1, len(level2) + 1, dtype=np.int64)
     files = [file for part in parts for file in part.files]
@@ -196,13 +191,11 @@ def coverage(
     *,
     years: Iterable[int] | None = None,
     name: str = "darts_xr",
-    client: Any = None,
 ) -> Products:
     """Write only the coverage files of a run; see :func:`aggregate`."""
     run = run if isinstance(run, Run) else open_run(run)
-    with client.as_current() if client is not None else nullcontext():
-        footprints = _footprints(run, years)
-        cover = dx.coverage(footprints)
+    footprints = _footprints(run, years)
+    cover = dx.coverage(footprints)
     files = _write(run, "coverage", cover, name, _span(footprints))
     empty = merge_level1([])
     return Products(empty, dx.level2(empty), cover, files)
