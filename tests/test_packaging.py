@@ -12,15 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-# What a package is called on conda-forge where that differs.
-CONDA_NAMES = {
-    "dask": "dask-core",
-    "h3": "h3-py",
-    "matplotlib": "matplotlib-base",
-    "torch": "pytorch",
-    "universal-pathlib": "universal_pathlib",
-}
+from tests.environments import CONDA_NAMES, ROOT
+
 # Where a name stands tells what it may import: itself and what stands before it.
 FLOW = (
     "errors", "addresses", "atomic", "rasters", "globe", "stac", "graph", "planet", "catalog", "cube", "inference",
@@ -37,10 +30,9 @@ def _project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_environment_yml_lists_the_dependencies_of_pyproject():
-    wanted = {
-        CONDA_NAMES.get(name, name): version for name, version in map(_split, _project()["dependencies"])
-    }
+def test_environment_yml_lists_the_dependencies_of_pyproject_and_what_notebooks_need():
+    lines = (*_project()["dependencies"], *_project()["optional-dependencies"]["viz"])
+    wanted = {CONDA_NAMES.get(name, name): version for name, version in map(_split, lines)}
     wanted["python"] = _project()["requires-python"]
     listed = dict(map(_split, yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]))
     assert listed == wanted
@@ -50,7 +42,8 @@ def test_constraints_pin_every_dependency_to_one_version_without_addresses():
     lines = (ROOT / "constraints.txt").read_text().split()
     pinned = dict(_split(line) for line in lines)
     assert all(version.startswith("==") for version in pinned.values())
-    for requirement in (*_project()["dependencies"], *_project()["optional-dependencies"]["dev"]):
+    extras = _project()["optional-dependencies"]
+    for requirement in (*_project()["dependencies"], *extras["dev"], *extras["train"], *extras["viz"]):
         name, _ = _split(requirement)
         assert {name, name.replace("-", "_")} & pinned.keys(), f"{name} is not pinned"
     assert pinned["torch"] == "==2.13.0"

@@ -116,6 +116,9 @@ BANDS: dict[str, Band] = {
     )
 }
 
+#: Bands that are a normalised difference, (first - second) / (first + second), of two bands of the image.
+DIFFERENCES: dict[str, tuple[str, str]] = {"ndvi": ("nir", "red")}
+
 # Fields that the first checkpoints do not state; their defaults hold there.
 _LATER_FIELDS = {"clip", "kernel_grid"}
 
@@ -133,7 +136,7 @@ LEGACY_BANDS: dict[str, Band] = {
 
 
 def select_bands(names: Iterable[str] | None = None) -> tuple[Band, ...]:
-    """Return the named bands of the registry in canonical order, or all ten.
+    """Return the named bands of the registry in canonical order, or all.
 
     Raises
     ------

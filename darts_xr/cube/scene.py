@@ -17,8 +17,8 @@ from odc.geo.geobox import GeoBox
 from darts_xr.catalog import load_items
 from darts_xr.catalog.assets import image_asset, mask_asset, normalize_item
 from darts_xr.cube.auxiliary import AUXILIARY_BANDS, auxiliary_layers, neutral_layers
-from darts_xr.cube.bands import BANDS, Band
-from darts_xr.cube.indices import ndvi
+from darts_xr.cube.bands import BANDS, DIFFERENCES, Band
+from darts_xr.cube.indices import normalised_difference
 from darts_xr.cube.layers import items_near
 from darts_xr.cube.loaders import Engine
 from darts_xr.cube.warp import lazy_blocks, on_grid
@@ -141,7 +141,10 @@ def open_scene(
         name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1", nodata=0)
         for k, name in enumerate(IMAGE_BANDS)
     }
-    variables["ndvi"] = ndvi(variables["red"], variables["nir"])
+    variables |= {
+        name: normalised_difference(variables[first], variables[second], name)
+        for name, (first, second) in DIFFERENCES.items()
+    }
     definitions = BANDS | {band.name: band for band in bands or () if isinstance(band, Band)}
     names = None if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
     wanted = _wanted_bands(item, names, auxiliary)
