@@ -4,10 +4,8 @@ In: a folder as Planet delivers it (:func:`planet_items`), or whatever holds STA
 (:func:`search`, :func:`load_items`): the address of a STAC API, a static catalogue, an ItemCollection, a
 stac-geoparquet file. Out: a ``pystac.ItemCollection``, sorted by id, whose asset addresses are absolute, or
 one item after the other (:func:`iter_items`), and on request a static catalogue (:func:`write_catalog`) or a
-stac-geoparquet file (:func:`write_stac_geoparquet`). Downstream rooms ask :func:`image_asset`,
-:func:`mask_asset` and :func:`normalize_item` what an item offers, whoever wrote it, :func:`safe_name` for
-file names and :func:`redact` for addresses in messages. No pixel leaves this room: files are read to check
-them and to draw outlines.
+stac-geoparquet file (:func:`write_stac_geoparquet`). Later stages ask :func:`image_asset`, :func:`mask_asset` and
+:func:`normalize_item` what an item offers, whoever wrote it. Pixels are not read here.
 """
 
 from darts_xr.catalog.assets import ImageAsset, MaskAsset, image_asset, mask_asset, normalize_item
