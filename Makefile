@@ -9,7 +9,7 @@ help:  ## list the commands
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train,viz]'
 	# For its checker of GeoPackages, which needs nothing of GDAL that it depends on.
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gdal-utils
 	touch .venv/ready
@@ -20,7 +20,7 @@ demo: .venv/ready  ## a synthetic world, detected, aggregated and scored
 	.venv/bin/darts-xr demo --out $(OUT) --seed $(SEED)
 
 test: lint  ## everything that CI runs
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/ready  ## ruff and mypy
 	.venv/bin/ruff check .

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,6 @@ def aggregate(
     dataset: Dataset | None = None,
     by_year: bool = False,
     strict: bool = False,
-    client: Any = None,
 ) -> Products:
     """Write Level 1, Level 2, coverage and Table 1 of a run to ``RUN/products``.
 
@@ -127,8 +125,6 @@ def aggregate(
         years as they are.
     strict : bool, optional
         Refuse when any scene would be left out.
-    client : distributed.Client, optional
-        Made current while the products are built.
 
     Returns
     -------
@@ -147,17 +143,16 @@ def aggregate(
     run = run if isinstance(run, Run) else open_run(run)
     dataset = dataset or Dataset()
     wanted = None if intersect_years is None else sorted(set(intersect_years))
-    with client.as_current() if client is not None else nullcontext():
-        results = _results(run, years, strict)
-        if not by_year:
-            return _ProductSet(run, results, name, dataset, wanted).write()
-        if wanted is not None:
-            raise PipelineError(
-                "years of the intersect coverage go with products of all years; leave out by_year"
-            )
-        sets = [_ProductSet(run, results.of_years([year]), name, dataset, None) for year in results.years]
-        parts = [each.write() for each in sets]
-        cover = dx.coverage(results.footprints)
+    results = _results(run, years, strict)
+    if not by_year:
+        return _ProductSet(run, results, name, dataset, wanted).write()
+    if wanted is not None:
+        raise PipelineError(
+            "years of the intersect coverage go with products of all years; leave out by_year"
+        )
+    sets = [_ProductSet(run, results.of_years([year]), name, dataset, None) for year in results.years]
+    parts = [each.write() for each in sets]
+    cover = dx.coverage(results.footprints)
     level1 = merge_level1(part.level1 for part in parts)
     level2 = pd.concat([part.level2 for part in parts], ignore_index=True)
     files = [file for part in parts for file in part.files]
@@ -171,13 +166,11 @@ def coverage(
     years: Iterable[int] | None = None,
     intersect_years: Iterable[int] | None = None,
     name: str = "darts_xr",
-    client: Any = None,
 ) -> Products:
     """Write only the coverage files of a run; see :func:`aggregate`."""
     run = run if isinstance(run, Run) else open_run(run)
     wanted = None if intersect_years is None else sorted(set(intersect_years))
-    with client.as_current() if client is not None else nullcontext():
-        return _ProductSet(run, _results(run, years, False), name, Dataset(), wanted).write(features=False)
+    return _ProductSet(run, _results(run, years, False), name, Dataset(), wanted).write(features=False)
 
 
 def _results(run: Run, years: Iterable[int] | None, strict: bool) -> Results:

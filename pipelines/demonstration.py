@@ -97,11 +97,11 @@ def demo(
     )
     run = detect(world.catalog, settings, client=client, on_scene=on_scene)
     say("Level 1, Level 2 and coverage")
-    products = aggregate(run, name="darts_xr_demo_synthetic", client=client)
+    products = aggregate(run, name="darts_xr_demo_synthetic")
     truth = read_truth(world)
-    scores: dict[str, Any] = score_run(run, products, truth)
+    scored = score_run(run, products, truth)
     say("the best NDVI threshold, for comparison")
-    scores["ndvi"] = best_ndvi_threshold(world, run, settings, truth)
+    scores = {**scored, "ndvi": best_ndvi_threshold(world, run, settings, truth)}
     return Demo(world, run, products, scores, time.perf_counter() - started)
 
 

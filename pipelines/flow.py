@@ -21,7 +21,7 @@ import traceback
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -259,7 +259,7 @@ def run_flow(
     """
     flow = _Flow(iter(tasks), pool, limits, on_record)
     try:
-        with _heeding_ctrl_c(flow):
+        with _noting_ctrl_c(flow):
             while not flow.is_over:
                 flow.advance()
     except BaseException:
@@ -271,20 +271,20 @@ def run_flow(
 
 
 @contextmanager
-def _heeding_ctrl_c(flow: _Flow) -> Iterator[None]:
+def _noting_ctrl_c(flow: _Flow) -> Iterator[None]:
     """Make the first Ctrl-C a note to the flow, for as an exception it could land amid a line of the record."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # Ctrl-C is someone else's
         return
 
-    def heed(*_: Any) -> None:
+    def note(*_: Any) -> None:
         if flow.interrupted:
             raise KeyboardInterrupt
         flow.interrupted = True
         flow.ended.put(None)  # wakes the flow
 
-    signal.signal(signal.SIGINT, heed)
+    signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
@@ -394,9 +394,12 @@ def _outcome(task: Task, future: Any) -> Record:
     except OutputError:
         raise
     except Exception as error:  # whatever a worker or the cluster raises
-        if type(error).__name__ in ("CancelledError", "FutureCancelledError", "CommClosedError"):
+        from distributed import KilledWorker  # where it was raised, it is loaded
+        from distributed.comm import CommClosedError
+
+        if isinstance(error, CancelledError | CommClosedError):
             raise _lost(error) from error
-        died = type(error).__name__ == "KilledWorker"
+        died = isinstance(error, KilledWorker)
         reason = "its workers died, perhaps for want of memory"
         if not died:
             reason = redact(f"{type(error).__name__}: {error}")

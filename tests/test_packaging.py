@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -12,20 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-# What a package is called on conda-forge where that differs.
-CONDA_NAMES = {
-    "dask": "dask-core",
-    "h3": "h3-py",
-    "matplotlib": "matplotlib-base",
-    "torch": "pytorch",
-    "universal-pathlib": "universal_pathlib",
-}
-# Where a name stands tells what it may import: itself and what stands before it.
-FLOW = (
-    "errors", "addresses", "atomic", "digests", "percent", "rasters", "globe", "stac", "graph", "planet", "catalog",
-    "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
-)  # fmt: skip
+from tests import architecture
+from tests.architecture import FLOW
+from tests.environments import CONDA_NAMES, ROOT
 
 
 def _split(requirement: str) -> tuple[str, str]:
@@ -37,10 +25,9 @@ def _project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_environment_yml_lists_the_dependencies_of_pyproject():
-    wanted = {
-        CONDA_NAMES.get(name, name): version for name, version in map(_split, _project()["dependencies"])
-    }
+def test_environment_yml_lists_the_dependencies_of_pyproject_and_what_notebooks_need():
+    lines = (*_project()["dependencies"], *_project()["optional-dependencies"]["viz"])
+    wanted = {CONDA_NAMES.get(name, name): version for name, version in map(_split, lines)}
     wanted["python"] = _project()["requires-python"]
     listed = dict(map(_split, yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]))
     assert listed == wanted
@@ -50,38 +37,29 @@ def test_constraints_pin_every_dependency_to_one_version_without_addresses():
     lines = (ROOT / "constraints.txt").read_text().split()
     pinned = dict(_split(line) for line in lines)
     assert all(version.startswith("==") for version in pinned.values())
-    for requirement in (*_project()["dependencies"], *_project()["optional-dependencies"]["dev"]):
+    extras = _project()["optional-dependencies"]
+    for requirement in (*_project()["dependencies"], *extras["dev"], *extras["train"], *extras["viz"]):
         name, _ = _split(requirement)
         assert {name, name.replace("-", "_")} & pinned.keys(), f"{name} is not pinned"
     assert pinned["torch"] == "==2.13.0"
     assert pinned["torchvision"] == "==0.28.0"
 
 
-def _imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "darts_xr").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_imports_run_down_the_flow(path: Path):
-    parts = path.relative_to(ROOT / "darts_xr").with_suffix("").parts
-    own = parts[0]
+    own = architecture.part_of(path)
     if own == "__init__":
         return
     assert own in FLOW, f"{own} has no place in the flow"
-    for name in _imports(path):
-        assert not name.startswith("pipelines"), f"the library imports {name}"
-        if name.startswith("darts_xr.") and (other := name.split(".")[1]) in FLOW:
-            assert FLOW.index(other) <= FLOW.index(own), (
-                f"{own} imports {name}, which comes later in the flow"
-            )
+    assert not [name for name in architecture.imports_of(path) if name.startswith("pipelines")]
+    late = [name for name in architecture.parts_imported(path) if FLOW.index(name) > FLOW.index(own)]
+    assert not late, f"{own} imports {late}, which come later in the flow"
+
+
+def test_the_architecture_page_shows_the_imports_as_they_are():
+    assert architecture.is_current(), "run: python -m tests.architecture"
 
 
 @pytest.mark.parametrize("package", ["assess", "products", "objects", "cube", "catalog", "planet", "graph"])

@@ -1,4 +1,4 @@
-"""A STAC item out of a JSON document: checked, with absolute addresses, quickly."""
+"""A STAC item out of a JSON document: checked, with absolute addresses."""
 
 from __future__ import annotations
 

@@ -62,13 +62,14 @@ class ClusterClient(Client):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
-        """Close client and cluster."""
+        """Close client and cluster; Dask's settings are as before, also when one of the two does not close."""
         cluster = self.cluster
-        closed = super().close(*args, **kwargs)
-        if cluster is not None:
-            cluster.close()
-        self._undo.close()
-        return closed
+        with self._undo:
+            try:
+                return super().close(*args, **kwargs)
+            finally:
+                if cluster is not None:
+                    cluster.close()
 
     def __repr__(self) -> str:
         if self.status != "running":

@@ -1,4 +1,4 @@
-"""The ten bands of a scene: where each comes from and how a network sees it, defined once.
+"""The bands of a scene: where each comes from and how a network sees it, defined once.
 
 A checkpoint carries its own bands as plain dictionaries (:func:`bands_to_dicts`), so that training and
 inference read one definition and can never disagree about a scale, a fill value or a kernel radius.
@@ -98,8 +98,10 @@ def _trend(name: str, long_name: str) -> Band:
     return Band(name, long_name, "1", "landsat-trends", 0.0, 255.0, 127.0, "bilinear")
 
 
-#: The ten bands in the order in which networks are given them; a network without Landsat trends has the first
-#: seven. Scales are those of the published checkpoints (Nitze et al. 2025, Sci. Data 12:1512).
+_PUBLISHED = 10  # bands of the published networks; a band of your own comes after them
+
+#: Bands in the order in which networks are given them: the published ones take the first ten, or seven without Landsat
+#: trends. Scales are those of the published checkpoints (Nitze et al. 2025, Sci. Data 12:1512).
 BANDS: dict[str, Band] = {
     band.name: band
     for band in (
@@ -122,6 +124,8 @@ _STANDARD_NAMES = {
     "slope": "ground_slope_angle",
     **dict.fromkeys(("blue", "green", "red", "nir"), "surface_bidirectional_reflectance"),
 }
+#: Bands that are a normalised difference, (first - second) / (first + second), of two bands of the image.
+DIFFERENCES: dict[str, tuple[str, str]] = {"ndvi": ("nir", "red")}
 
 # Fields that the first checkpoints do not state; their defaults hold there.
 _LATER_FIELDS = {"clip", "kernel_grid"}
@@ -145,7 +149,7 @@ def standard_name(name: str) -> dict[str, str]:
 
 
 def select_bands(names: Iterable[str] | None = None) -> tuple[Band, ...]:
-    """Return the named bands of the registry in canonical order, or all ten.
+    """Return the named bands of the registry in canonical order, or the ten of the published networks.
 
     Raises
     ------
@@ -158,7 +162,7 @@ def select_bands(names: Iterable[str] | None = None) -> tuple[Band, ...]:
     ['ndvi', 'slope']
     """
     if names is None:
-        return tuple(BANDS.values())
+        return tuple(BANDS.values())[:_PUBLISHED]
     wanted = set(names)
     if unknown := sorted(wanted - BANDS.keys()):
         raise BandDefinitionError(f"unknown bands {unknown}; known are {list(BANDS)}")

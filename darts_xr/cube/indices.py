@@ -8,24 +8,63 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from darts_xr.cube.bands import standard_name
+from darts_xr.cube.bands import BANDS, standard_name
 
 
-def _ndvi(red: Any, nir: Any) -> Any:
+def _difference(first: Any, second: Any) -> Any:
     # float32 first: uint16 differences and sums would wrap around.
-    if isinstance(red, np.ndarray):
-        red, nir = red.astype(np.float32), np.asarray(nir).astype(np.float32)
-        total = nir + red
-        nir -= red
+    if isinstance(first, np.ndarray):
+        first, second = first.astype(np.float32), np.asarray(second).astype(np.float32)
+        total = first + second
+        first -= second
         with np.errstate(divide="ignore", invalid="ignore"):
-            nir /= total
-        nir[total == 0] = np.nan
-        return nir
-    red, nir = red * 1.0, nir * 1.0  # promotes integers, keeps the device; the result is cast by the caller
-    total = nir + red
-    out = (nir - red) / total
+            first /= total
+        first[total == 0] = np.nan
+        return first
+    first, second = (
+        first * 1.0,
+        second * 1.0,
+    )  # promotes integers, keeps the device; the result is cast by the caller
+    total = first + second
+    out = (first - second) / total
     out[total == 0] = float("nan")
     return out
+
+
+def normalised_difference(first: Any, second: Any, name: str) -> Any:
+    """Compute a band of the registry that is (first - second) / (first + second).
+
+    Parameters
+    ----------
+    first, second
+        Reflectances of one grid in one scale, of any number type: labelled arrays, Dask arrays, NumPy arrays
+        or torch tensors (on any device), both of the same kind.
+    name : str
+        Name of the band, which labels the result where the input is labelled.
+
+    Returns
+    -------
+    same kind as ``first``
+        float32, -1 to 1, without unit; NaN where both bands are 0. Lazy if the input is lazy.
+
+    Examples
+    --------
+    >>> normalised_difference(np.array([3000, 0], "uint16"), np.array([1000, 0], "uint16"), "ndvi")
+    array([0.5, nan], dtype=float32)
+    """
+    if isinstance(first, xr.DataArray):
+        first, second = xr.align(first, second, join="exact")
+        data = normalised_difference(first.data, second.data, name)
+        like = first if "grid_mapping" in first.encoding else second  # arithmetic drops it
+        return labelled(like, data, name, BANDS[name].long_name, BANDS[name].units)
+    if isinstance(first, da.Array) or isinstance(second, da.Array):
+        meta = np.empty((0,) * first.ndim, np.float32)
+        return da.map_blocks(_difference, first, second, dtype=np.float32, meta=meta)
+    if isinstance(first, np.ndarray) or np.isscalar(first):
+        return _difference(np.atleast_1d(first), second)
+    if hasattr(first, "float"):
+        return _difference(first.float(), second.float())
+    return _difference(first, second).astype("float32")
 
 
 def ndvi(red: Any, nir: Any) -> Any:
@@ -34,8 +73,7 @@ def ndvi(red: Any, nir: Any) -> Any:
     Parameters
     ----------
     red, nir
-        Reflectances of one grid in one scale, of any number type: labelled arrays, Dask arrays, NumPy arrays
-        or torch tensors (on any device), both of the same kind.
+        As in :func:`normalised_difference`.
 
     Returns
     -------
@@ -44,18 +82,10 @@ def ndvi(red: Any, nir: Any) -> Any:
 
     Examples
     --------
-    >>> import numpy as np
     >>> ndvi(np.array([1000, 0], "uint16"), np.array([3000, 0], "uint16"))
     array([0.5, nan], dtype=float32)
     """
-    if isinstance(red, xr.DataArray):
-        red, nir = xr.align(red, nir, join="exact")
-        return labelled(red, ndvi(red.data, nir.data), "ndvi", "normalised difference vegetation index", "1")
-    if isinstance(red, da.Array) or isinstance(nir, da.Array):
-        return da.map_blocks(_ndvi, red, nir, dtype=np.float32, meta=np.empty((0,) * red.ndim, np.float32))
-    if isinstance(red, np.ndarray) or np.isscalar(red):
-        return _ndvi(np.atleast_1d(red), nir) if np.isscalar(red) else _ndvi(red, nir)
-    return _ndvi(red.float(), nir.float()) if hasattr(red, "float") else _ndvi(red, nir).astype("float32")
+    return normalised_difference(nir, red, "ndvi")
 
 
 def labelled(

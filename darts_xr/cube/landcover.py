@@ -216,9 +216,9 @@ def _check_classes(values: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
 
 
 def _refuse(values: set[int], name: str) -> None:
-    if alien := sorted(values - ESRI_CLASSES.keys() - {0}):
+    if unknown := sorted(values - ESRI_CLASSES.keys() - {0}):
         raise LandCoverError(
-            f"{name}: classes {alien} are not of the ESRI annual land cover ({sorted(ESRI_CLASSES)}); "
+            f"{name}: classes {unknown} are not of the ESRI annual land cover ({sorted(ESRI_CLASSES)}); "
             "give that map, or leave the water filter out"
         )
 

@@ -16,8 +16,8 @@ from odc.geo.geobox import GeoBox
 from darts_xr.catalog.assets import scene_files
 from darts_xr.cube.auxiliary import auxiliary_layers
 from darts_xr.cube.auxiliary_files import load_auxiliary
-from darts_xr.cube.bands import BANDS, Band
-from darts_xr.cube.indices import ndvi
+from darts_xr.cube.bands import BANDS, DIFFERENCES, Band
+from darts_xr.cube.indices import normalised_difference
 from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral, is_offered, items_near
 from darts_xr.cube.loaders import Engine
 from darts_xr.cube.measured import MEASURED
@@ -149,7 +149,10 @@ def open_scene(
         name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1e-4", nodata=0)
         for k, name in enumerate(IMAGE_BANDS)
     }
-    variables["ndvi"] = ndvi(variables["red"], variables["nir"])
+    variables |= {
+        name: normalised_difference(variables[first], variables[second], name)
+        for name, (first, second) in DIFFERENCES.items()
+    }
     definitions = BANDS | {band.name: band for band in bands or () if isinstance(band, Band)}
     names = None if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
     all_neutral = isinstance(auxiliary, str) and auxiliary == "neutral"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import kornia.augmentation as augment
 import numpy as np
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from darts_xr.inference import Checkpoint, network_input
 from darts_xr.inference.network import preferred_device
+from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.training.examples import IGNORED, RandomTiles, TrainingScene
 
 log = logging.getLogger(__name__)
@@ -59,13 +59,15 @@ def _augmentation(
     member: Checkpoint,
 ) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """Flips and quarter turns of everything, brightness of the image bands, as in the paper's list."""
+    import kornia.augmentation as augment  # in the extra "train"
+
     turn = augment.AugmentationSequential(
         augment.RandomHorizontalFlip(p=0.5),
         augment.RandomVerticalFlip(p=0.5),
         augment.RandomRotation90(times=(0, 3), p=1.0),
         data_keys=["input", "mask"],
     )
-    optical = [k for k, band in enumerate(member.bands) if band.source == "planet" and band.name != "ndvi"]
+    optical = [k for k, band in enumerate(member.bands) if band.name in IMAGE_BANDS]
 
     def apply(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, turned = turn(pixels, labels[:, None].float())

@@ -24,7 +24,7 @@ from distributed import Client
 from distributed.security import Security
 
 import darts_xr as dx
-from darts_xr import cluster as cluster_module
+from darts_xr.cluster import local as cluster_module
 from tests.inference.worlds import scene_of, small_ensemble
 
 
@@ -116,6 +116,28 @@ def test_one_worker_gets_all_cores() -> None:
     cores = len(os.sched_getaffinity(0))
     with dx.start_cluster(n_workers=1, dashboard_address=None) as client:
         assert {threads for threads, _, _ in client.run(_threads).values()} == {cores}
+
+
+@pytest.mark.usefixtures("quiet_environment")
+def test_settings_are_as_before_when_the_cluster_does_not_close_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, settings = dict(os.environ), dask.config.get("distributed")
+    client = dx.start_cluster(n_workers=1, dashboard_address=None)
+    cluster, close = client.cluster, client.cluster.close
+    assert dask.config.get("distributed") != settings
+
+    def too_slow() -> None:
+        close()
+        raise TimeoutError("the workers did not end")
+
+    monkeypatch.setattr(cluster, "close", too_slow)
+    with pytest.raises(TimeoutError, match="did not end"):
+        client.close()
+    assert dict(os.environ) == before
+    assert dask.config.get("distributed") == settings
+    assert client.status == "closed"
+    assert cluster.status.name == "closed"
 
 
 def test_a_killed_worker_costs_no_result(tmp_path: Path) -> None:
@@ -261,7 +283,7 @@ def test_a_shell_takes_the_lines_for_workers() -> None:
 
 
 def test_the_guide_shows_the_lines_for_workers() -> None:
-    guide = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
     shown = re.findall(r"^(export .*)$", guide, flags=re.MULTILINE)
     assert shown == cluster_module.export_lines(2).splitlines()
 

@@ -19,8 +19,8 @@ from darts_xr.cube.bands import (
 from darts_xr.errors import BandDefinitionError
 
 
-def test_order_is_that_of_the_published_networks() -> None:
-    assert list(BANDS) == [
+def test_the_first_ten_are_in_the_order_of_the_published_networks() -> None:
+    assert list(BANDS)[:10] == [
         "ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope",
         "tc_brightness", "tc_greenness", "tc_wetness",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The room's benchmarks run at toy size, so that they cannot rot."""
+"""Benchmarks of the cube run at toy size, so that they cannot rot."""
 
 from __future__ import annotations
 

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import darts_xr as dx
+from darts_xr.cube.bands import DIFFERENCES
 from darts_xr.cube.indices import ndvi
+from darts_xr.sample import SampleWorld
 from tests.helpers import raise_if_dask_computes
 
 uint16 = arrays(np.uint16, (4, 5), elements=st.integers(0, 65535))
@@ -56,3 +59,17 @@ def test_bands_of_different_grids_are_refused() -> None:
     red = xr.DataArray(np.ones(3), {"x": [0, 1, 2]}, ("x",))
     with pytest.raises(ValueError, match="align"):
         ndvi(red, red.assign_coords(x=[1, 2, 3]))
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_scene_has_every_normalised_difference_that_is_asked_for(name: str, world: SampleWorld) -> None:
+    first, second = DIFFERENCES[name]
+    scene = (
+        dx.open_scene(dx.load_items(world.catalog)[0], bands=(first, second, name))
+        .isel(y=slice(200, 264))
+        .compute()
+    )
+    one, other = (scene[band].to_numpy().astype(float) for band in (first, second))
+    with np.errstate(invalid="ignore"):
+        expected = (one - other) / (one + other)
+    np.testing.assert_allclose(scene[name], expected, atol=1e-6)
