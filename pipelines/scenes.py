@@ -5,13 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +14,6 @@ from typing import Any
 import dask
 import geopandas as gpd
 import pystac
-import shapely
 import torch
 import xarray as xr
 
@@ -29,7 +23,7 @@ from darts_xr.catalog.checksums import check_files
 from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
 from darts_xr.cube.layers import LAYERS
 from darts_xr.cube.metadata import metadata_of, time_text
-from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
+from darts_xr.errors import DartsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.planet.bands import check_reflectance
@@ -44,12 +38,13 @@ from darts_xr.products import (
     write_vectors,
 )
 from darts_xr.rasters import RasterLimits
-from darts_xr.stac import PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields
 from pipelines.digests import file_facts
 from pipelines.folder import RunFolder
 from pipelines.records import Record
+from pipelines.result_item import result_item
 from pipelines.settings import Rules, provenance
-from pipelines.sources import Sources
+from pipelines.sources import Sources, check_coverage
+from pipelines.worker_threads import noting_warnings, own_threads
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +52,6 @@ log = logging.getLogger(__name__)
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _LOOKED_AT = ("red", "green", "blue", "nir")  # for the picture, and whether the numbers can be reflectance
-_ENOUGH = 0.99  # share of a scene's valid pixels that a layer should cover
-_FILLED = {
-    "elevation": "the rest counts as level",
-    "trends": "the rest counts as unchanged",
-    "landcover": "objects in the rest are kept whether they lie in water or not",
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +98,7 @@ class Job:
     def __call__(self, task: SceneTask) -> Record:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        with _noting_warnings() as warnings, _own_threads() as worker:
+        with noting_warnings() as warnings, own_threads() as worker:
             try:
                 found = detect_scene(task, self)
             except OutputError:
@@ -179,74 +168,6 @@ class SceneTask:
 
 def _item(text: str) -> pystac.Item:
     return pystac.Item.from_dict(json.loads(text), preserve_dict=False)
-
-
-# --- where a scene's chunks are computed -------------------------------------------------------------------
-
-_shared: dict[str, Any] = {"users": 0}
-_sharing = threading.Lock()
-
-
-@contextmanager
-def _own_threads() -> Iterator[str]:
-    """On a worker of a cluster, compute chunks on its own threads, shared by its scenes; yields the worker's name.
-
-    Elsewhere Dask's scheduler of the moment computes them.
-    """
-    worker = _this_worker()
-    if worker is None:
-        yield "this process"
-        return
-    # Dask's settings belong to the process, so the first scene makes them and the last undoes them.
-    with _sharing:
-        if _shared["users"] == 0:
-            cores = worker.state.nthreads * int(os.environ.get("OMP_NUM_THREADS", "1"))
-            _shared["pool"] = ThreadPoolExecutor(cores, thread_name_prefix="chunk")
-            _shared["settings"] = dask.config.set(scheduler="threads", pool=_shared["pool"])
-        _shared["users"] += 1
-    try:
-        yield str(worker.address)
-    finally:
-        with _sharing:
-            _shared["users"] -= 1
-            if _shared["users"] == 0:
-                _shared.pop("settings").__exit__(None, None, None)
-                _shared.pop("pool").shutdown(wait=False)
-
-
-def _this_worker() -> Any:
-    from distributed import get_worker
-
-    try:
-        return get_worker()
-    except ValueError:
-        return None
-
-
-class _Notes(logging.Handler):
-    """Keeps the warnings that this thread gives."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.thread, self.lines = threading.get_ident(), list[str]()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
-            self.lines.append(record.getMessage())
-
-
-@contextmanager
-def _noting_warnings() -> Iterator[list[str]]:
-    """Collect what the library and the pipelines warn of while a scene is done."""
-    notes = _Notes()
-    loggers = [logging.getLogger(name) for name in ("darts_xr", "pipelines")]
-    for logger in loggers:
-        logger.addHandler(notes)
-    try:
-        yield notes.lines
-    finally:
-        for logger in loggers:
-            logger.removeHandler(notes)
 
 
 # --- the scene ---------------------------------------------------------------------------------------------
@@ -410,48 +331,6 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     }
 
 
-def check_coverage(
-    scene_id: str, coverage: dict[str, float], neutral: Sequence[str], *, fill_gaps: bool
-) -> dict[str, float]:
-    """Refuse a scene of which a layer covers nothing, warn of one of which it covers less than 99 %.
-
-    Parameters
-    ----------
-    scene_id : str
-        For messages.
-    coverage : dict of float
-        Share of the valid pixels that each layer was measured for; NaN where no pixel is valid.
-    neutral : sequence of str
-        Layers that were to be filled.
-    fill_gaps : bool
-        Only warn, also of a layer that covers nothing.
-
-    Returns
-    -------
-    dict of float
-        The shares that are known, rounded to four digits, though never up to 1 nor down to 0.
-
-    Raises
-    ------
-    MissingBandsError
-    """
-    known = {layer: share for layer, share in coverage.items() if not math.isnan(share)}
-    for layer, share in known.items():
-        if layer in neutral or share >= _ENOUGH:
-            continue
-        if share == 0 and not fill_gaps:
-            way_out = "--landcover none" if layer == "landcover" else f"--neutral {layer}"
-            raise MissingBandsError(
-                f"{scene_id}: {layer} covers none of the valid pixels, though its files lie near; give a source "
-                f"that covers the scene (darts-xr auxiliary … --for CATALOG shows the gaps), or say {way_out}, or "
-                "--fill-gaps to fill such scenes only"
-            )
-        log.warning(
-            "%s: %s covers %.1f %% of the valid pixels, %s", scene_id, layer, 100 * share, _FILLED[layer]
-        )
-    return {layer: min(max(round(s, 4), 1e-4), 0.9999) if 0 < s < 1 else s for layer, s in known.items()}
-
-
 class _Clock:
     """Seconds by stage."""
 
@@ -462,56 +341,3 @@ class _Clock:
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
         self.seconds[stage], self._last = round(now - self._last, 3), now
-
-
-def result_item(
-    scene_id: str, seen: Any, raster: xr.DataArray, counts: dict[str, int], made_by: dict[str, str]
-) -> dict[str, Any]:
-    """STAC item of a scene's results, its files named beside it."""
-    band = {"data_type": "uint8", "nodata": 255}
-    assets: dict[str, Any] = {
-        key: {
-            "href": f"./{key}.tif",
-            "type": pystac.MediaType.COG,
-            "roles": ["data"],
-            "bands": [{"name": key, "unit": unit, **band}],
-            "raster:bands": [{"unit": unit, **band}],
-        }
-        for key, unit in (("probability", "percent"), ("binary", "1"))
-    }
-    assets["level1"] = {
-        "href": "./level1.parquet",
-        "type": "application/vnd.apache.parquet",
-        "roles": ["data"],
-    }
-    assets["removed"] = assets["level1"] | {"href": "./removed.parquet", "roles": ["metadata"]}
-    assets["quicklook"] = {"href": "./quicklook.png", "type": pystac.MediaType.PNG, "roles": ["overview"]}
-    own = ("item_id", "datetime", "constellation")  # fields of STAC itself
-    made: dict[str, Any] = {f"darts:{key}": value for key, value in made_by.items() if key not in own}
-    seen = shapely.transform(seen, lambda degrees: degrees.round(7))  # 1 cm
-    grid = raster.odc.geobox
-    outline = {} if seen.is_empty else {"bbox": list(seen.bounds)}
-    return {
-        "type": "Feature",
-        "stac_version": pystac.get_stac_version(),
-        "stac_extensions": [
-            PROJECTION_EXTENSION,
-            RASTER_EXTENSION,
-        ],
-        "id": scene_id,
-        "geometry": None if seen.is_empty else shapely.geometry.mapping(seen),
-        **outline,
-        "properties": {
-            "datetime": made_by["datetime"],
-            "constellation": made_by["constellation"],
-            # A UTM zone; str() of the CRS would give WKT.
-            **grid_fields(f"EPSG:{grid.crs.epsg}", raster.shape, grid.transform),
-            **made,
-            **{f"darts:{key}": value for key, value in counts.items()},
-        },
-        "assets": assets,
-        "links": [
-            {"rel": rel, "href": "../../catalog.json", "type": "application/json"}
-            for rel in ("root", "parent")
-        ],
-    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,13 @@ from darts_xr.inference import Ensemble
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_ENOUGH = 0.99  # share of a scene's valid pixels that a layer should cover
+_FILLED = {
+    "elevation": "the rest counts as level",
+    "trends": "the rest counts as unchanged",
+    "landcover": "objects in the rest are kept whether they lie in water or not",
+}
 
 
 @dataclass(frozen=True)
@@ -104,3 +113,45 @@ def require_auxiliary(ensemble: Ensemble, settings: Settings) -> None:
             "elevation and Landsat trends (--auxiliary SOURCE: a catalogue, GeoTIFFs or a folder; repeat it for more), "
             "or --auxiliary neutral to fill level terrain and no trend, which is written into the output's metadata."
         )
+
+
+def check_coverage(
+    scene_id: str, coverage: dict[str, float], neutral: Sequence[str], *, fill_gaps: bool
+) -> dict[str, float]:
+    """Refuse a scene of which a layer covers nothing, warn of one of which it covers less than 99 %.
+
+    Parameters
+    ----------
+    scene_id : str
+        For messages.
+    coverage : dict of float
+        Share of the valid pixels that each layer was measured for; NaN where no pixel is valid.
+    neutral : sequence of str
+        Layers that were to be filled.
+    fill_gaps : bool
+        Only warn, also of a layer that covers nothing.
+
+    Returns
+    -------
+    dict of float
+        The shares that are known, rounded to four digits, though never up to 1 nor down to 0.
+
+    Raises
+    ------
+    MissingBandsError
+    """
+    known = {layer: share for layer, share in coverage.items() if not math.isnan(share)}
+    for layer, share in known.items():
+        if layer in neutral or share >= _ENOUGH:
+            continue
+        if share == 0 and not fill_gaps:
+            way_out = "--landcover none" if layer == "landcover" else f"--neutral {layer}"
+            raise MissingBandsError(
+                f"{scene_id}: {layer} covers none of the valid pixels, though its files lie near; give a source "
+                f"that covers the scene (darts-xr auxiliary … --for CATALOG shows the gaps), or say {way_out}, or "
+                "--fill-gaps to fill such scenes only"
+            )
+        log.warning(
+            "%s: %s covers %.1f %% of the valid pixels, %s", scene_id, layer, 100 * share, _FILLED[layer]
+        )
+    return {layer: min(max(round(s, 4), 1e-4), 0.9999) if 0 < s < 1 else s for layer, s in known.items()}

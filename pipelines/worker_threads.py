@@ -1,0 +1,78 @@
+"""Where a scene's chunks are computed on a worker, and what is said while it is done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+
+_shared: dict[str, Any] = {"users": 0}
+_sharing = threading.Lock()
+
+
+@contextmanager
+def own_threads() -> Iterator[str]:
+    """On a worker of a cluster, compute chunks on its own threads, shared by its scenes; yields the worker's name.
+
+    Elsewhere Dask's scheduler of the moment computes them.
+    """
+    worker = _this_worker()
+    if worker is None:
+        yield "this process"
+        return
+    # Dask's settings belong to the process, so the first scene makes them and the last undoes them.
+    with _sharing:
+        if _shared["users"] == 0:
+            cores = worker.state.nthreads * int(os.environ.get("OMP_NUM_THREADS", "1"))
+            _shared["pool"] = ThreadPoolExecutor(cores, thread_name_prefix="chunk")
+            _shared["settings"] = dask.config.set(scheduler="threads", pool=_shared["pool"])
+        _shared["users"] += 1
+    try:
+        yield str(worker.address)
+    finally:
+        with _sharing:
+            _shared["users"] -= 1
+            if _shared["users"] == 0:
+                _shared.pop("settings").__exit__(None, None, None)
+                _shared.pop("pool").shutdown(wait=False)
+
+
+def _this_worker() -> Any:
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+class _Notes(logging.Handler):
+    """Keeps the warnings that this thread gives."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.lines = threading.get_ident(), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.lines.append(record.getMessage())
+
+
+@contextmanager
+def noting_warnings() -> Iterator[list[str]]:
+    """Collect what the library and the pipelines warn of while a scene is done."""
+    notes = _Notes()
+    loggers = [logging.getLogger(name) for name in ("darts_xr", "pipelines")]
+    for logger in loggers:
+        logger.addHandler(notes)
+    try:
+        yield notes.lines
+    finally:
+        for logger in loggers:
+            logger.removeHandler(notes)
