@@ -294,10 +294,8 @@ def _sources_of(results: Results) -> dict[str, Any]:
 
 def is_of(manifest: Manifest, run: Run, results: Results) -> bool:
     """Whether a set of products is what the run's results would give now."""
-    own = [
-        result for result in results.scenes if result.record["id"] in manifest.made_by["items"].split(", ")
-    ]
-    part = Results(own, results.left_out, results.foreign)
+    items = set(manifest.made_by["items"].split(", "))
+    part = results.of_years({result.year for result in results.scenes if result.record["id"] in items})
     return manifest.made_by == {**made_by(run, part), "scenes": digest(_sources_of(part))}
 
 

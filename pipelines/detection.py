@@ -308,6 +308,7 @@ def plan(
     *,
     only: Sequence[str] | None = None,
     limits: Limits | None = None,
+    prune: bool = False,
     workers: int = 1,
 ) -> Plan:
     """Say what :func:`detect` would do with the same arguments, without doing it.
@@ -323,7 +324,7 @@ def plan(
     job, sources = _prepare(settings)
     records = RecordLog(RunFolder(job.folder)).read()
     planner = Planner(_scenes(source, only, settings), job, sources, records, limits or Limits())
-    planner.check_others()
+    planner.check_others(pruned=prune)
     return make_plan(planner, rate=last_rate(job.ensemble), workers=workers)
 
 

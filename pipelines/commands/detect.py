@@ -76,7 +76,7 @@ def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **op
         max_failures=options["max_failures"], retry_failed=options["retry_failed"], verify=options["verify"]
     )
     if dry_run:
-        _show_plan(plan(source, settings, only=only, limits=limits), as_json)
+        _show_plan(plan(source, settings, only=only, limits=limits, prune=options["prune"]), as_json)
         return
     from pipelines.cautions import cautions
     from pipelines.console import notes, show_scenes, steps
