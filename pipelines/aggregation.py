@@ -25,6 +25,7 @@ from darts_xr.products import (
     merge_level1,
     product_name,
     table1,
+    table_text,
     update_level2,
     write_table,
     write_vectors,
@@ -216,14 +217,10 @@ class _ProductSet:
     def write(self, *, features: bool = True) -> Products:
         """Build and write them; a file that is there and would be the same stays as it is."""
         cover = dx.coverage(self.results.footprints, intersect_years=self.intersect_years)
-        empty = merge_level1([])
-        level1, level2, table = empty, dx.level2(empty), pd.DataFrame()
-        if features:
-            level1 = describe_dataset(
-                self.results.level1, version=self.dataset.version, information=self.dataset.information
-            )
-            level2 = self._level2(level1)
-            table = table1(level1, level2, cover)
+        rows = self.results.level1 if features else merge_level1([])
+        level1 = describe_dataset(rows, version=self.dataset.version, information=self.dataset.information)
+        level2 = self._level2(level1) if features else dx.level2(level1)
+        table = table1(level1, level2, cover)
         with self.run.home.staging("products") as folder:
             if features:
                 for level, frame in (("level1", level1), ("level2", level2)):
@@ -232,9 +229,7 @@ class _ProductSet:
                 years = self.intersect_years if level == "intersect" and self.intersect_years else self.span
                 self._vectors(folder, product_name(self.name, "coverage", years, level), frame)  # type: ignore[arg-type]
             if features:
-                stem = manifest_name(self.name, self.span).replace("_manifest_", "_table1_")
-                file = write_table(table, folder / stem.replace(".json", ".csv"))
-                self.files[file.name] = dict(facts_of(file.read_bytes()))
+                self._table(folder, table)
         left_out = self.results.left_out | self.results.foreign
         return Products(level1, level2, cover, table, [*self._places(), self._seal(features)], left_out)
 
@@ -270,6 +265,14 @@ class _ProductSet:
         for file in write_vectors(frame, folder / stem, metadata=metadata):
             self.files[file.name] = dict(facts_of(file.read_bytes()))
 
+    def _table(self, folder: Path, table: pd.DataFrame) -> None:
+        """Write Table 1, unless it is there with the same content."""
+        stem = manifest_name(self.name, self.span).replace("_manifest_", "_table1_")
+        name, text = stem.replace(".json", ".csv"), table_text(table)
+        if self.before is None or self.before.sound(name) != text.encode():
+            write_table(table, folder / name)
+        self.files[name] = dict(facts_of(text.encode()))
+
     def _places(self) -> list[Path | UPath]:
         return [self.folder / name for name in self.files]
 
@@ -280,7 +283,8 @@ class _ProductSet:
         if not features and self.before is not None and self.before.made_by == content:
             files = self.before.files | files  # features of the same scenes belong to the same set
         manifest = Manifest(self.folder / manifest_name(self.name, self.span), content, files)
-        self.run.home.write_text(f"products/{manifest.path.name}", manifest.text())
+        if self.before is None or self.before.text() != manifest.text():
+            self.run.home.write_text(f"products/{manifest.path.name}", manifest.text())
         return manifest.path
 
 
@@ -292,10 +296,8 @@ def _sources_of(results: Results) -> dict[str, Any]:
 
 def is_of(manifest: Manifest, run: Run, results: Results) -> bool:
     """Whether a set of products is what the run's results would give now."""
-    own = [
-        result for result in results.scenes if result.record["id"] in manifest.made_by["items"].split(", ")
-    ]
-    part = Results(own, results.left_out, results.foreign)
+    items = set(manifest.made_by["items"].split(", "))
+    part = results.of_years({result.year for result in results.scenes if result.record["id"] in items})
     return manifest.made_by == {**made_by(run, part), "scenes": digest(_sources_of(part))}
 
 

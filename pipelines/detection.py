@@ -330,6 +330,7 @@ def plan(
     *,
     only: Sequence[str] | None = None,
     limits: Limits | None = None,
+    prune: bool = False,
     workers: int = 1,
 ) -> Plan:
     """Say what :func:`detect` would do with the same arguments, without doing it.
@@ -347,7 +348,7 @@ def plan(
     refused: dict[str, str] = {}
     items = _scenes(source, only, settings, refused)
     planner = Planner(items, job, sources, records, limits or Limits(), refused)
-    planner.check_others()
+    planner.check_others(pruned=prune)
     return make_plan(planner, rate=last_rate(job.ensemble), workers=workers)
 
 

@@ -115,7 +115,8 @@ def read_results(run: Run, *, years: Iterable[int] | None = None) -> Results:
     asked = [scene for scene in run.done if wanted is None or int(scene["date"][:4]) in wanted]
     with ThreadPoolExecutor(1 if run.home.local else _READERS) as pool:
         found = list(pool.map(lambda scene: _read(run, scene), asked))
-    left_out = {scene["id"]: f"failed: {scene['reason']}" for scene in run.failed}
+    # The kind of failure only: reasons name folders, and products are the same wherever they are made.
+    left_out = {scene["id"]: f"failed: {scene['reason'].partition(':')[0]}" for scene in run.failed}
     foreign: dict[str, str] = {}
     absent = {scene["id"] for scene in run.record.get("left_out", []) if scene["left_out"] == NOT_IN_SOURCE}
     for scene_id, reason in run.left_out.items():

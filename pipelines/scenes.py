@@ -112,14 +112,14 @@ class Job:
                 found = {"state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
                 if isinstance(error, RemoteReadError | TimeoutError | ConnectionError):
                     found["transient"] = True
-                if _for_want_of_memory(error):
+                if lacks_memory(error):
                     found["memory"] = True
         return {
             "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
         }  # fmt: skip
 
 
-def _for_want_of_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the machine or of a GPU, whoever noticed first."""
     link: BaseException | None = error
     while link is not None:

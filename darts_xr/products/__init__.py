@@ -17,7 +17,7 @@ from darts_xr.products.level_two import LEVEL2_COLUMNS, level2, update_level2
 from darts_xr.products.quicklook import write_quicklook
 from darts_xr.products.removed import REMOVED_COLUMNS, member_spread, removed_objects
 from darts_xr.products.sites import site_table
-from darts_xr.products.table_one import TABLE1_COLUMNS, table1, write_table
+from darts_xr.products.table_one import TABLE1_COLUMNS, table1, table_text, write_table
 
 __all__ = [
     "LEVEL1_COLUMNS",
@@ -37,6 +37,7 @@ __all__ = [
     "removed_objects",
     "site_table",
     "table1",
+    "table_text",
     "update_level2",
     "valid_polygon",
     "write_quicklook",

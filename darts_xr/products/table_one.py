@@ -102,6 +102,11 @@ def _numbers(years: str) -> Iterable[int]:
     return [int(year) for year in years.split(",") if year]
 
 
+def table_text(table: pd.DataFrame) -> str:
+    """Return a table as CSV, areas to the square metre."""
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
 def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a table as CSV, whole or not at all.
 
@@ -110,6 +115,5 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     ProductError
         When it cannot be written.
     """
-    text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    write_product(Path(path), lambda part: part.write_text(text, encoding="utf-8"))
+    write_product(Path(path), lambda part: part.write_text(table_text(table), encoding="utf-8"))
     return Path(path)

@@ -93,7 +93,7 @@ def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **op
         max_failures=options["max_failures"], retry_failed=options["retry_failed"], verify=options["verify"]
     )
     if dry_run:
-        found = plan(source, settings, only=only, limits=limits)
+        found = plan(source, settings, only=only, limits=limits, prune=options["prune"])
         _show_plan(found, as_json)
         if found.refused:
             sys.exit(1)

@@ -155,6 +155,13 @@ _EXTENSIONS = {
             },
         },
     ),
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json": _fields(
+        "file",
+        {
+            "file:checksum": {"type": "string", "pattern": "^[a-f0-9]+$"},
+            "file:size": {"type": "integer", "minimum": 0},
+        },
+    ),
     "https://stac-extensions.github.io/projection/v1.2.0/schema.json": _fields(
         "proj",
         {

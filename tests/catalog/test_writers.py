@@ -213,3 +213,23 @@ def test_real_deliveries_round_trip(tmp_path: Path) -> None:
             validate(item)
     for path in (catalog, *tmp_path.glob("*/*.json")):
         validate(json.loads(path.read_text()))
+
+
+def test_two_catalogues_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    items = delivery(tmp_path / "order")
+    first, second = items[0], items[1].clone()
+    twin = first.clone()
+    twin.properties["gsd"] = 3.125
+    write_catalog([first], tmp_path / "one.json", **NAMES)
+    write_catalog([twin, second], tmp_path / "two.json", **NAMES)
+    write_catalog([second], tmp_path / "catalog.json", **NAMES)
+    for name, wanted in (("one", [first]), ("two", [twin, second]), ("catalog", [second])):
+        path = tmp_path / f"{name}.json"
+        assert content(load_items(path)) == content(pystac.ItemCollection(wanted)), name
+        catalog = pystac.Catalog.from_file(str(path))
+        (collection,) = catalog.get_collections()
+        assert len(list(collection.get_items())) == len(wanted)
+        for item in collection.get_items():
+            root = item.get_root_link()
+            assert root is not None
+            assert Path(str(root.get_absolute_href())).name == f"{name}.json"

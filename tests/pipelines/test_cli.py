@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import click
+import geopandas as gpd
 import pystac
 import pytest
 import rasterio
@@ -59,16 +60,23 @@ def test_sample_detect_and_aggregate_from_the_command_line(tmp_path: Path):
     assert made.exit_code == 0, made.output
     world = json.loads(made.stdout)
     found = _call(
-        "detect", world["catalog"], "--auxiliary", world["auxiliary"], "--out", tmp_path / "run", "--json"
-    )
+        "detect", world["catalog"], "--auxiliary", world["auxiliary"], "--out", tmp_path / "run", "--json",
+        "--max-water", 0.3, "--connectivity", "legacy", "--verify", "--prune", "--checksums",
+    )  # fmt: skip
     assert found.exit_code == 0, found.output
+    rules = json.loads((tmp_path / "run" / "run.json").read_text())["rules"]
+    assert (rules["max_water"], rules["connectivity"]) == (0.3, "legacy")
     assert json.loads(found.stdout)["counts"]["done"] == 1
-    products = _call("aggregate", tmp_path / "run", "--name", "cli", "--json")
+    options = tmp_path / "aggregate.yml"
+    options.write_text("name: cli\ndataset_version: v9\nintersect-years: 2021\nstrict: true\n")
+    products = _call("aggregate", tmp_path / "run", "--config", options, "--json")
     assert products.exit_code == 0, products.output
     assert all(Path(path).exists() for path in json.loads(products.stdout)["files"])
     assert _call("coverage", tmp_path / "run").exit_code == 0
     assert _call("report", tmp_path / "run").exit_code == 0
+    assert _call("verify", tmp_path / "run").exit_code == 0
     level2 = tmp_path / "run" / "products" / "cli_features_2021_level2.parquet"
+    assert set(gpd.read_parquet(level2)["DARTS_dataset_version"]) <= {"v9"}
     scores = _call("validate", level2, world["truth"])
     assert scores.exit_code == 0, scores.output
     assert "2021" in scores.stdout

@@ -325,11 +325,11 @@ def test_new_scenes_leave_the_products_of_other_years_alone(world: SampleWorld, 
     scenes = [first, _in_year(second, 2022), _in_year(first, 2022, 1)]
     settings = Settings(out=tmp_path, auxiliary=world.auxiliary)
     products = aggregate(detect(scenes[:2], settings), name="test_synthetic", by_year=True)
-    assert {path.name.split("_")[3] for path in products.files} == {"2021", "2022"}
+    assert {path.stem.split("_")[3] for path in products.files} == {"2021", "2022"}
     assert dx.level2(products.level1).equals(products.level2)
     before = {path: path.stat().st_mtime_ns for path in products.files}
     again = aggregate(detect(scenes, settings), name="test_synthetic", by_year=True)
-    changed = {path.name.split("_")[3] for path in again.files if path.stat().st_mtime_ns != before[path]}
+    changed = {path.stem.split("_")[3] for path in again.files if path.stat().st_mtime_ns != before[path]}
     assert again.files == products.files
     assert changed == {"2022"}
     assert len(again.level1) > len(products.level1)

@@ -60,6 +60,7 @@ class Works:
                 "state": "failed",
                 "reason": f"{outcome} {number}",
                 "transient": outcome == "transient",
+                "memory": outcome == "memory",
             }
         return record
 
@@ -112,7 +113,9 @@ def _flow(
 
 
 outcomes = st.lists(
-    st.sampled_from(["done", "failed", "transient", "worker dies", "unknown"]), min_size=1, max_size=5
+    st.sampled_from(["done", "failed", "transient", "memory", "worker dies", "unknown"]),
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -131,14 +134,16 @@ def test_whatever_happens_each_scene_gets_one_record_in_bounded_flight_and_order
     failures = 0
     for scene in scenes:
         told = [scene.outcomes[min(k, len(scene.outcomes) - 1)] for k in range(tries)]
-        passing = list(itertools.takewhile(lambda outcome: outcome in ("transient", "worker dies"), told))
+        passing = list(
+            itertools.takewhile(lambda outcome: outcome in ("transient", "memory", "worker dies"), told)
+        )
         expected = min(len(passing) + 1, tries)
         record = records[scene.id]
         assert record["tries"] == expected
         assert len(record["earlier_reasons"]) == expected - 1
         assert record["state"] == ("done" if told[expected - 1] == "done" else "failed")
         assert record["inputs"] == scene.inputs  # without them the next start would not know what failed
-        assert "transient" not in record
+        assert not {"transient", "memory"} & record.keys()
         failures += record["state"] == "failed"
     assert ending == Ending("complete", failures)
     first_starts = list(dict.fromkeys(pool.started))
@@ -307,3 +312,72 @@ def test_a_flow_runs_in_any_thread():
     thread.start()
     thread.join(10)
     assert endings == [Ending()]
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+class Hungry(Works):
+    """Scenes whose ids begin with "big" lack memory at first, and then while more than so many are in flight."""
+
+    def __init__(self, room: int, together: int = 1) -> None:
+        super().__init__()
+        self.room, self.now, self.lock = room, 0, threading.Lock()
+        self.together = threading.Barrier(
+            together, timeout=60
+        )  # the "last" ones wait until they are that many
+        self.company: dict[str, list[int]] = {}  # most scenes in flight during each try
+
+    def __call__(self, scene: Scene) -> Record:
+        with self.lock:
+            self.now += 1
+        seen = [self.now]
+        for _ in range(5):
+            time.sleep(0.004)
+            seen.append(self.now)
+        if scene.id.startswith("last"):
+            self.together.wait()
+        first = scene.id not in self.company
+        self.company.setdefault(scene.id, []).append(max(seen))
+        lacking = scene.id.startswith("big") and (first or max(seen) > self.room)
+        with self.lock:
+            self.now -= 1
+        return super().__call__(Scene(scene.id, ("memory",) if lacking else ("done",)))
+
+
+@pytest.mark.parametrize("room", [1, 3])
+def test_a_scene_that_lacks_memory_is_tried_again_with_fewer_in_hand(room: int):
+    works, records = Hungry(room, together=8), dict[str, Record]()
+    scenes = [Scene("big 1"), Scene("big 2"), *(Scene(f"{n:03d}") for n in range(200))]
+    scenes += [Scene(f"last {n}") for n in range(8)]  # all eight at once again
+    ending = run_flow(
+        scenes, LocalPool(works, 8), QUICK, lambda record: records.update({record["id"]: record})
+    )
+    assert ending == Ending()
+    assert len(records) == 210
+    for name in ("big 1", "big 2"):
+        assert 2 <= records[name]["tries"] <= 4
+        assert works.company[name][-1] <= room
+
+
+def test_a_scene_that_lacks_memory_alone_fails_for_good_after_a_try_alone():
+    works, records = Hungry(0), dict[str, Record]()
+    scenes = [Scene("big"), *(Scene(f"{n:02d}") for n in range(20))]
+    ending = run_flow(
+        scenes, LocalPool(works, 4), QUICK, lambda record: records.update({record["id"]: record})
+    )
+    assert ending.failures == 1
+    assert records["big"]["tries"] == 4
+    assert works.company["big"][-1] == 1
+    assert len(records) == 21
+
+
+def test_what_lacked_memory_is_told_from_other_failures():
+    from pipelines.scenes import lacks_memory
+
+    inner = MemoryError("Unable to allocate 8 GiB")
+    outer = ValueError("while predicting")
+    outer.__cause__ = inner
+    assert lacks_memory(inner)
+    assert lacks_memory(outer)
+    assert not lacks_memory(ValueError("no such band"))
