@@ -1,165 +1,104 @@
-"""Training: scenes and outlines to checkpoints, from one YAML file."""
+"""Training: scenes and labels to checkpoints, from one YAML file; the same command goes on where it was killed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import yaml
 
-import darts_xr as dx
-from darts_xr.cube import BANDS, select_bands
-from darts_xr.errors import PipelineError
-from darts_xr.inference import Architecture, Checkpoint, save_checkpoint
-from darts_xr.sample import write_world
-from darts_xr.training import Schedule, TrainingScene, collect_scene, fit, score_pixels
-from pipelines.validation import read_vectors
+from darts_xr.cube import select_bands
+from darts_xr.inference import Checkpoint, save_checkpoint
+from darts_xr.training import Lessons, PatchStore, fit, first_weights, open_patches, write_patches
+from darts_xr.errors import PatchError
+from pipelines.training_data import labelled_scenes
+from pipelines.training_settings import Data, Training, read_training
 
-_KEYS = {"members", "train", "validation", "schedule", "licence", "tile", "margin"}
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
 
 
 def train(
-    config: str | os.PathLike[str] | dict[str, Any],
+    config: str | os.PathLike[str] | Mapping[str, Any] | Training,
     *,
     out: str | os.PathLike[str],
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     client: Any = None,
+    devices: int = 1,
 ) -> list[Checkpoint]:
-    """Train the members of an ensemble.
-
-    Parameters
-    ----------
-    config : path or dict
-        ``members``: for each name an architecture (``encoder``, ``depth``, ``decoder_channels``) and optionally
-        ``bands`` (names; by default all ten) and ``schedule`` (overrides). ``train`` and ``validation``: either
-        ``sample`` (``seeds``, ``size``, ``scenes``: synthetic worlds) or ``catalog``, ``auxiliary`` and ``outlines`` (a
-        vector file with a column ``date`` or ``image_id``). ``schedule``: see :class:`darts_xr.training.Schedule`.
-        ``tile`` and ``margin`` in pixels, ``licence``.
-    out : path
-        Folder for ``<name>.safetensors``.
-    say : callable, optional
-        Called with a line of text at each step.
-    client : distributed.Client, optional
-        Made current while scenes are read; the training loop itself runs in this process.
-
-    Returns
-    -------
-    list of Checkpoint
-        One a member; headers hold data, seeds, epochs and scores.
-
-    Raises
-    ------
-    PipelineError
-        When the configuration has unknown or missing entries.
-    """
-    settings = config if isinstance(config, dict) else yaml.safe_load(Path(config).read_text())
-    if unknown := sorted(set(settings) - _KEYS):
-        raise PipelineError(
-            f"Unknown entries in the training configuration: {', '.join(unknown)}; known: {sorted(_KEYS)}"
-        )
-    if missing := sorted({"members", "train"} - set(settings)):
-        raise PipelineError(f"The training configuration lacks {', '.join(missing)}.")
+    """Train the members of an ensemble."""
+    settings = config if isinstance(config, Training) else read_training(config)
     say = say or (lambda line: None)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = []
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if client is not None:
             stack.enter_context(client.as_current())
-        scenes = stack.enter_context(_examples(settings["train"], say))
-        unseen = (
-            stack.enter_context(_examples(settings["validation"], say)) if settings.get("validation") else []
-        )
-        for name, member in settings["members"].items():
-            checkpoints.append(_train_member(name, member, settings, scenes, unseen, folder, say))
-    return checkpoints
+        store = _patches(settings, settings.train, "train", work, say)
+        unseen = None if settings.validation is None else _patches(settings, settings.validation, "validation", work, say)
+    lessons = Lessons(store, np.arange(len(store)), unseen, np.arange(0 if unseen is None else len(unseen)))
+    done: list[Checkpoint] = []
+    for name in settings.members:
+        done.append(_train_member(name, settings, lessons, done, folder, say, devices))
+    return done
+
+
+def _digest(*parts: Any) -> str:
+    """Short name of what determines a result."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _patches(settings: Training, data: Data, what: str, work: Path, say: Say) -> PatchStore:
+    """Patches of the data, cut once and used again by the same configuration."""
+    path = work / f"{what}-{_digest(asdict(data), asdict(settings.patches), settings.bands)}.zarr"
+    try:
+        return open_patches(path)
+    except PatchError:
+        scenes = labelled_scenes(data, work, say, settings.bands)
+        return write_patches(scenes, path, patching=settings.patches, bands=settings.bands)
 
 
 def _train_member(
     name: str,
-    member: dict[str, Any],
-    settings: dict[str, Any],
-    scenes: Sequence[TrainingScene],
-    unseen: Sequence[TrainingScene],
+    settings: Training,
+    lessons: Lessons,
+    done: list[Checkpoint],
     folder: Path,
-    say: Callable[[str], None],
+    say: Say,
+    devices: int,
 ) -> Checkpoint:
-    bands = select_bands(member.get("bands"))
-    schedule = Schedule(**{**settings.get("schedule", {}), **member.get("schedule", {})})
-    architecture = Architecture.from_dict({**member["architecture"], "in_channels": len(bands)})
-    torch.manual_seed(schedule.seed)
+    member, recipe = settings.members[name], settings.recipe_of(name)
+    bands = select_bands(member.bands)
+    architecture = member.design.architecture(len(bands))
+    torch.manual_seed(recipe.seed)
     network = architecture.build()
     draft = Checkpoint(
-        path="", sha256="", name=name, architecture=architecture, bands=bands,
-        tile=settings.get("tile", 512), margin=settings.get("margin", 64),
-    )  # fmt: skip
+        path="", sha256="", name=name, architecture=architecture, bands=bands, tile=settings.tile, margin=settings.margin
+    )
+    start = member.start
+    if start.member is not None:
+        start = replace(start, member=None, checkpoint=next(c.path for c in done if c.name == start.member))
+    begun = first_weights(network, draft, start)
+    say(f"{name}: starts from {begun}")
+    place = folder / "work" / f"{name}-{_digest(asdict(member), asdict(recipe), str(lessons.store.path), begun)}"
 
-    def report(epoch: int, loss: float) -> None:
-        say(f"{name}: epoch {epoch + 1} of {schedule.epochs}, loss {loss:.4f}")
+    def report(epoch: int, scores: dict[str, float]) -> None:
+        told = ", ".join(f"{key} {scores[key]:.3f}" for key in ("train_loss", "val_iou", "val_f1") if key in scores)
+        say(f"{name}: epoch {epoch} of {recipe.epochs}, {told}")
 
-    record = fit(network, draft, scenes, schedule, report=report)
-    scores = score_pixels(network, draft, unseen) if unseen else {}
-    training = {
-        **record,
-        "train": _described(settings["train"]),
-        "validation": _described(settings.get("validation")),
-        "pixel_scores": scores,
-        "torch": torch.__version__,
-    }
-    say(f"{name}: pixel scores on unseen scenes {scores}")
+    record = fit(network, draft, lessons, recipe, place, devices=devices, report=report if devices == 1 else None)
+    training = {**record, "start": begun, "dataset": settings.dataset, "version": settings.version}
     return save_checkpoint(
-        folder / f"{name}.safetensors", network, name=name, architecture=architecture, bands=bands, tile=draft.tile,
-        margin=draft.margin, training=training, licence=settings.get("licence", "unknown"),
+        folder / f"{name}.safetensors", network, name=name, architecture=architecture, bands=bands,
+        tile=draft.tile, margin=draft.margin, training=training, licence=settings.licence,
     )  # fmt: skip
-
-
-def _described(data: dict[str, Any] | None) -> dict[str, Any]:
-    if data and "sample" in data:
-        return {"synthetic": True, **data["sample"]}
-    return {key: str(value) for key, value in (data or {}).items()}
-
-
-@contextmanager
-def _examples(data: dict[str, Any], say: Callable[[str], None]) -> Iterator[list[TrainingScene]]:
-    """Scenes with labels in a temporary folder that goes when they are no longer needed."""
-    folder = Path(tempfile.mkdtemp(prefix="darts_xr_training_"))
-    try:
-        yield list(_collect(data, folder, say))
-    finally:
-        shutil.rmtree(folder)
-
-
-def _collect(data: dict[str, Any], folder: Path, say: Callable[[str], None]) -> Iterator[TrainingScene]:
-    if "sample" in data:
-        sample = data["sample"]
-        for seed in range(sample["seeds"][0], sample["seeds"][1] + 1):
-            say(f"synthetic world {seed}")
-            world = write_world(
-                folder / f"world_{seed}", seed=seed, size=sample["size"], scenes=sample["scenes"]
-            )
-            yield from _scenes(world.catalog, world.auxiliary, world.truth, folder / f"arrays_{seed}")
-            shutil.rmtree(world.root)
-    elif {"catalog", "auxiliary", "outlines"} <= set(data):
-        yield from _scenes(data["catalog"], data["auxiliary"], data["outlines"], folder / "arrays")
-    else:
-        raise PipelineError("Training data need either an entry sample, or catalog, auxiliary and outlines.")
-
-
-def _scenes(catalog: Any, auxiliary: Any, outlines: Any, folder: Path) -> Iterator[TrainingScene]:
-    truth = read_vectors(outlines)
-    column = next((name for name in ("image_id", "date") if name in truth), None)
-    if column is None:
-        raise PipelineError(
-            f"{outlines} has neither a column image_id nor date to tell which scene shows an outline."
-        )
-    layers = "neutral" if auxiliary == "neutral" else dx.load_items(auxiliary)
-    for item in dx.load_items(catalog):
-        scene = dx.open_scene(item, auxiliary=layers)
-        key = item.id if column == "image_id" else f"{item.datetime:%Y-%m-%d}"
-        yield collect_scene(scene, truth[truth[column] == key], tuple(BANDS), folder)

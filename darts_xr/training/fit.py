@@ -1,166 +1,227 @@
-"""The training loop: augment, focal and Dice loss, one cycle of the learning rate, scores on unseen scenes."""
+"""Train a network with Lightning: the best epoch by validation comes out, a killed training goes on exactly."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-import kornia.augmentation as augment
 import numpy as np
+import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from darts_xr.inference import Checkpoint, network_input
-from darts_xr.inference.network import preferred_device
-from darts_xr.training.examples import IGNORED, RandomTiles, TrainingScene
+from darts_xr.errors import PatchError, TrainingError
+from darts_xr.inference import Checkpoint
+from darts_xr.training.callbacks import STATE, KeepState, Report, Sheets, Waiting
+from darts_xr.training.draws import Batch, PatchDataset, plain_loader, steps_per_epoch, training_loader
+from darts_xr.training.module import SlumpModule
+from darts_xr.training.patches import PatchStore
+from darts_xr.training.settings import Recipe
 
 log = logging.getLogger(__name__)
+BEST = "best.ckpt"
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train.
+class Lessons:
+    """Patches to learn from and patches to be scored on.
 
     Parameters
     ----------
-    epochs, tiles_per_epoch, batch, side : int
-        Passes, tiles in each, tiles in a batch, side of a tile in pixels.
-    learning_rate : float
-        Peak of the cycle.
-    seed : int
-        Seed of weights, tiles and augmentation.
+    store : PatchStore
+        Where the training patches lie.
+    rows : numpy.ndarray
+        Which of them.
+    validation : PatchStore, optional
+        Where the validation patches lie; may be the same store. None: the last epoch is taken, and nothing is scored.
+    validation_rows : numpy.ndarray
+        Which of them.
     """
 
-    epochs: int = 30
-    tiles_per_epoch: int = 512
-    batch: int = 16
-    side: int = 256
-    learning_rate: float = 2e-3
-    seed: int = 0
+    store: PatchStore
+    rows: NDArray[np.integer]
+    validation: PatchStore | None = None
+    validation_rows: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, int))
 
 
-class _SlumpLoss(nn.Module):
-    """Focal loss (gamma 2) plus Dice loss over the batch, masked pixels left out."""
+class _Data(pl.LightningDataModule):
+    """Loaders that begin where the training is."""
 
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        known = labels != IGNORED
-        logits, target = logits[:, 0][known], labels[known].float()
-        entropy = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        focal = ((1 - torch.exp(-entropy)) ** 2 * entropy).mean()
-        p = torch.sigmoid(logits)
-        dice = 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
-        return 4 * focal + dice
+    def __init__(self, lessons: Lessons, recipe: Recipe) -> None:
+        super().__init__()
+        self.lessons, self.recipe = lessons, recipe
 
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        assert trainer is not None  # Lightning sets it before it asks for batches
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return training_loader(
+            self.lessons.store, self.lessons.rows, self.recipe, epoch=trainer.current_epoch,
+            skip=done * self.recipe.batch, rank=trainer.global_rank, world=trainer.world_size,
+        )  # fmt: skip
 
-def _augmentation(
-    member: Checkpoint,
-) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """Flips and quarter turns of everything, brightness of the image bands, as in the paper's list."""
-    turn = augment.AugmentationSequential(
-        augment.RandomHorizontalFlip(p=0.5),
-        augment.RandomVerticalFlip(p=0.5),
-        augment.RandomRotation90(times=(0, 3), p=1.0),
-        data_keys=["input", "mask"],
-    )
-    optical = [k for k, band in enumerate(member.bands) if band.source == "planet" and band.name != "ndvi"]
-
-    def apply(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, turned = turn(pixels, labels[:, None].float())
-        gain = 1 + 0.06 * torch.randn(pixels.shape[0], len(optical), 1, 1, device=pixels.device)
-        pixels[:, optical] = pixels[:, optical] * gain
-        return pixels, turned[:, 0].round().to(torch.uint8)
-
-    return apply
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        if self.lessons.validation is None:
+            return []
+        assert self.trainer is not None
+        mine = self.lessons.validation_rows[self.trainer.global_rank :: self.trainer.world_size]
+        return plain_loader(self.lessons.validation, mine, self.recipe)
 
 
 def fit(
     network: nn.Module,
     member: Checkpoint,
-    scenes: Sequence[TrainingScene],
-    schedule: Schedule,
+    lessons: Lessons,
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
     *,
-    report: Callable[[int, float], None] | None = None,
+    devices: int = 1,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Train a network in place on random tiles.
+    """Train a network in place; the same call in the same folder goes on where a killed one was.
 
     Parameters
     ----------
     network : torch.nn.Module
-        As built by ``member.architecture``.
+        As built by ``member.architecture``, with its first weights.
     member : Checkpoint
         Bands and scaling; its file need not exist yet.
-    scenes : sequence of TrainingScene
-        Where to learn.
-    schedule : Schedule
-        Epochs, tiles, rate, seed.
+    lessons : Lessons
+        Patches.
+    recipe : Recipe
+        How.
+    folder : path
+        Where states, the best epoch, ``metrics.csv``, TensorBoard's files and sheets of validation patches go.
+    devices : int, optional
+        GPUs to train on, each a process of its own (DDP); or processes where there is no GPU.
     report : callable, optional
-        Called with epoch and mean loss after each epoch.
+        Called with number, from 1, and scores of each epoch; with several devices it must be picklable.
+    progress : bool, optional
+        Whether Lightning draws a progress bar.
 
     Returns
     -------
     dict
-        Record for the checkpoint's header: the schedule and the loss of each epoch.
+        Record for the checkpoint's header: recipe, scores of each epoch, the epoch that was chosen. ``network`` has the
+        weights of that epoch and is in evaluation mode.
+
+    Raises
+    ------
+    TrainingError
+        There is no slump to learn, a band is missing, the loss is no number (the message names the patches, and the
+        last good state stays), or the folder holds another training.
+    PatchError
+        The side of the patches does not suit the network.
+
+    Notes
+    -----
+    What is drawn depends on seed, epoch and step alone. On a CPU a resumed training ends with the same bits as one that
+    was not disturbed, for the same number of threads.
+
+    Examples
+    --------
+    >>> record = fit(network, member, Lessons(store, rows), Recipe(), "training/tcvis")  # doctest: +SKIP
     """
-    torch.manual_seed(schedule.seed)
-    device = preferred_device()
-    tiles = RandomTiles(
-        scenes, member, side=schedule.side, count=schedule.tiles_per_epoch, seed=schedule.seed
-    )
-    loader = DataLoader(tiles, batch_size=schedule.batch, drop_last=True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, schedule.learning_rate, total_steps=schedule.epochs * len(loader), pct_start=0.2
-    )
-    loss_of, transform = _SlumpLoss(), _augmentation(member)
-    network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    losses = []
-    for epoch in range(schedule.epochs):
-        tiles.epoch = epoch
-        total = 0.0
-        for pixels, labels in loader:
-            inputs, targets = transform(pixels.to(device), labels.to(device))
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                logits = network(inputs.contiguous(memory_format=torch.channels_last))
-            loss = loss_of(logits.float(), targets)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            rate.step()
-            total += float(loss.detach())
-        losses.append(round(total / len(loader), 4))
-        log.info("%s epoch %d of %d: loss %.4f", member.name, epoch + 1, schedule.epochs, losses[-1])
-        if report is not None:
-            report(epoch, losses[-1])
-    network.eval()
-    return {"schedule": asdict(schedule), "loss": losses}
-
-
-def score_pixels(network: nn.Module, member: Checkpoint, scenes: Sequence[TrainingScene]) -> dict[str, float]:
-    """Precision, recall, F1 and IoU of slump pixels at threshold 0.5 over whole scenes, masked pixels left out."""
-    device, stride = preferred_device(), member.architecture.stride
-    counts = np.zeros(3)
-    with torch.inference_mode():
-        for scene in scenes:
-            height, width = (n // stride * stride for n in scene.labels.shape)
-            labels = torch.from_numpy(np.array(scene.labels[:height, :width])).to(device)
-            stack = torch.from_numpy(np.array(scene.bands[:, :height, :width])).to(device)
-            known = labels != IGNORED
-            inputs = network_input(stack, scene.names, known, member)[None]
-            found = (network(inputs.contiguous(memory_format=torch.channels_last))[0, 0] >= 0) & known
-            true = labels == 1
-            counts += [
-                float((found & true).sum()),
-                float((found & ~true).sum()),
-                float((~found & true).sum()),
-            ]
-    tp, fp, fn = counts.tolist()
+    check_lessons(member, lessons)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = torch.cuda.is_available()
+    steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
+    module = SlumpModule(network, member, recipe, lessons.store, steps=steps)
+    scored = lessons.validation is not None
+    teller = Report(report)
+    callbacks: list[Any] = [teller, KeepState(folder, recipe.keep_every), Waiting()]
+    if lessons.validation is not None:
+        mode = "min" if recipe.monitor == "loss" else "max"
+        monitor = f"val_{recipe.monitor}"
+        best = ModelCheckpoint(
+            folder, Path(BEST).stem, monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
+        )
+        callbacks[1:1] = [best, Sheets(folder / "sheets", PatchDataset(lessons.validation, lessons.validation_rows))]
+        if recipe.patience is not None:
+            callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=devices,
+            strategy="ddp_spawn" if devices > 1 else "auto",
+            precision=recipe.precision,
+            max_epochs=recipe.epochs,
+            gradient_clip_val=recipe.clip,
+            callbacks=callbacks,
+            logger=[CSVLogger(folder, name=None, version=""), TensorBoardLogger(folder, name=None, version="tensorboard")],
+            default_root_dir=folder,
+            enable_checkpointing=scored,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,
+        )
+    state = folder / STATE
+    resume = state if state.is_file() else None
+    if resume is not None:
+        log.info("%s goes on from %s", member.name, resume)
+    with _quiet():
+        trainer.fit(module, datamodule=_Data(lessons, recipe), ckpt_path=resume, weights_only=True)
+    # Read back rather than asked of the trainer: where several processes trained, this one knows nothing.
+    last = torch.load(state, map_location="cpu", weights_only=True)
+    kept = torch.load(folder / BEST, map_location="cpu", weights_only=True) if scored else last
+    module.load_state_dict(kept["state_dict"])
+    network.to("cpu").eval()
     return {
-        "precision": round(tp / max(tp + fp, 1), 4),
-        "recall": round(tp / max(tp + fn, 1), 4),
-        "f1": round(2 * tp / max(2 * tp + fp + fn, 1), 4),
-        "iou": round(tp / max(tp + fp + fn, 1), 4),
+        "recipe": asdict(recipe),
+        "history": last["callbacks"][teller.state_key]["history"],
+        "chosen_epoch": int(kept["epoch"]) + 1,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice, which is for those who write loops, out of the user's log."""
+    chatter = logging.getLogger("pytorch_lightning")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils.data|torch.optim")
+            yield
+    finally:
+        chatter.setLevel(level)
+
+
+def check_lessons(member: Checkpoint, lessons: Lessons) -> None:
+    """Refuse patches that cannot teach this network; see :func:`fit`."""
+    stride = member.architecture.stride
+    for store in (lessons.store, lessons.validation):
+        if store is None:
+            continue
+        if store.side % stride:
+            raise PatchError(
+                f"{store.path} has patches of {store.side} px, and {member.name} takes multiples of {stride} px. Cut "
+                f"them with a side of {max(1, store.side // stride) * stride} px, or take a smaller depth."
+            )
+        if missing := [name for name in member.band_names if name not in store.bands]:
+            raise TrainingError(f"{store.path} lacks {', '.join(missing)}, which {member.name} takes; cut it anew.")
+    if not len(lessons.rows):
+        raise TrainingError(f"There is no patch to train {member.name} on.")
+    if not (lessons.store.table["n_positive"].to_numpy()[lessons.rows] > 0).any():
+        raise TrainingError(
+            f"None of the {len(lessons.rows)} patches to train {member.name} on shows a slump: the class is empty. "
+            "Check the match report of the labels, and the split."
+        )
+    if lessons.validation is not None and not len(lessons.validation_rows):
+        raise TrainingError(f"There is no patch to validate {member.name} on; check the split.")
