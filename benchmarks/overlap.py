@@ -25,6 +25,7 @@ from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
 from darts_xr.sample import write_world
 from pipelines.detection import detect
+from pipelines.settings import Settings
 
 
 def _inside_networks(item: dict[str, Any], auxiliary: str, ensemble: Ensemble) -> float:
@@ -71,10 +72,11 @@ def benchmark(*, scenes: int = 12, size: int = 1536, workers: int = 2, repeats: 
                 )
                 bare = sum(client.gather(futures)) / workers
                 began = time.perf_counter()
-                detect(
-                    world.catalog, models=ensemble, auxiliary=world.auxiliary, infrastructure=world.infrastructure,
-                    out=Path(place) / f"run{number}", client=client,
+                settings = Settings(
+                    out=Path(place) / f"run{number}", models=ensemble, auxiliary=world.auxiliary,
+                    infrastructure=world.infrastructure,
                 )  # fmt: skip
+                detect(world.catalog, settings, client=client)
                 rows.append((bare, time.perf_counter() - began))
     rows = rows[1:]  # the first pass loads networks and libraries
     return {

@@ -38,6 +38,7 @@ from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
 from darts_xr.sample import write_world
 from pipelines.detection import detect
+from pipelines.settings import Settings
 from pipelines.throughput import ARCHIVE_PIXELS, Rate, bare_members, rate
 
 
@@ -125,7 +126,8 @@ def files_to_polygons(ensemble: Ensemble, size: int, repeats: int, client: Any =
 
             def whole(name: str = name, items: Any = items, runs: Any = runs) -> None:
                 out = folder / f"run-{name}-{next(runs)}"
-                detect(items, models=ensemble, auxiliary=str(world.auxiliary), out=out, client=client)
+                settings = Settings(out=out, models=ensemble, auxiliary=str(world.auxiliary))
+                detect(items, settings, client=client)
 
             before = bare_members(ensemble, ensemble.tile + 2 * ensemble.margin, 1)
             files = rate(valid, whole, repeats)

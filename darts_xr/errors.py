@@ -4,6 +4,12 @@ One tree, so that ``except DartsError`` catches all of them and nothing else. A 
 with which item or file, and what to do next.
 """
 
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
 
 class DartsError(Exception):
     """Base of all errors raised by darts_xr on purpose."""
@@ -119,3 +125,24 @@ class OutputError(PipelineError):
 
 class RunLockedError(PipelineError):
     """Another run is at work in the folder."""
+
+
+#: What is done with one bad item among good ones: raise its error, leave it out with a warning, or tell a function
+#: (its id, the error) and leave it out.
+OnError = Literal["raise", "skip"] | Callable[[str, DartsError], None]
+
+
+def leave_out(name: str, error: DartsError, on_error: OnError) -> None:
+    """Do with a bad item what the caller asked for.
+
+    Raises
+    ------
+    DartsError
+        The error given, for ``"raise"``.
+    """
+    if on_error == "raise":
+        raise error
+    if on_error == "skip":
+        logging.getLogger(__name__).warning("%s is left out: %s", name, error)
+    else:
+        on_error(name, error)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError
 
@@ -30,8 +36,33 @@ HTTP_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": 30,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
-_ABSENT = ("404", "403", "does not exist", "No such file", "NoSuchKey", "AccessDenied")
+# What servers say of an object that is not there, or not for us. GDAL's own "does not exist" is no proof: it also says
+# so when it remembers that a server could not be reached.
+_ABSENT = ("404", "403", "NoSuchKey", "AccessDenied", "No such file")
+_FOREIGN = ("not recognized as", "not a supported file format")
 _BLOCK_CACHE = 64_000_000  # bytes: a row of blocks of a scene in each of two files
+_LONGEST_ADDRESS = 8192
+#: GDAL formats that are opened. Others can name files of this machine (VRT) or reach out to servers (WMS).
+DRIVERS = ("GTiff",)
+
+
+@dataclass(frozen=True)
+class RasterLimits:
+    """What a scene's rasters may be; anything else is refused by name before a pixel is read.
+
+    Parameters
+    ----------
+    pixel_size : tuple of float
+        Smallest and largest side of a pixel, metres. PlanetScope is delivered at 3 m, older scenes at 3.125 m.
+    drivers : tuple of str
+        GDAL formats that are opened. ``"GTiff"`` also reads cloud-optimised GeoTIFFs.
+    max_side : int
+        Rows or columns beyond which a file is taken to be damaged or hostile; scenes have some 10,000.
+    """
+
+    pixel_size: tuple[float, float] = (2.0, 5.0)
+    drivers: tuple[str, ...] = DRIVERS
+    max_side: int = 65_536
 
 
 @dataclass(frozen=True)
@@ -47,6 +78,9 @@ class RasterHeader:
     nodata: float | None
     descriptions: tuple[str | None, ...]
     cloud_optimized: bool
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    has_mask: bool = False  # a mask inside the file, or an alpha band
 
     @property
     def name(self) -> str:
@@ -66,7 +100,12 @@ def naming_read_errors(href: str) -> Iterator[None]:
 def read_error(error: RasterioError, href: str, part: str = "") -> SceneError:
     """Tell what GDAL's failure to read a file, or ``part`` of it, means: missing, damaged, or a server's fault."""
     name = f"{redact(href)}{part}"
-    if "://" in href or href.startswith("/vsi"):
+    if any(hint in str(error) for hint in _FOREIGN):
+        return DamagedFileError(
+            f"{name} is no GeoTIFF, or its first bytes are damaged; download it again, or convert it "
+            "(gdal_translate -of COG)"
+        )
+    if _is_virtual(href):
         if any(hint in str(error) for hint in _ABSENT):
             return MissingFileError(
                 f"{name} does not exist, or may not be read; correct the catalogue or log in"
@@ -96,15 +135,63 @@ def small_block_cache() -> Iterator[None]:
             set_gdal_config("GDAL_CACHEMAX", before)
 
 
-def read_header(href: str) -> RasterHeader:
+def _is_virtual(href: str) -> bool:
+    """Whether GDAL reads an address through one of its file systems and not from this machine's."""
+    return "://" in href or href.startswith("/vsi")
+
+
+def open_raster(href: str, drivers: Sequence[str] = DRIVERS) -> rasterio.DatasetReader:
+    """Open a raster file: the one place where darts_xr does.
+
+    Parameters
+    ----------
+    href : str
+        Path or address.
+    drivers : sequence of str
+        GDAL formats that may be.
+
+    Returns
+    -------
+    rasterio.DatasetReader
+
+    Raises
+    ------
+    MissingFileError, DamagedFileError, RemoteReadError
+        The file is not there, is no regular file, is of another format, or cannot be read.
+    """
+    if "\0" in href or len(href) > _LONGEST_ADDRESS:
+        raise MissingFileError(
+            f"{redact(href[:80])!r}… is no address of a file ({len(href)} characters); build the catalogue again"
+        )
+    if not _is_virtual(href):
+        try:
+            mode = os.stat(href).st_mode
+        except OSError as error:
+            raise MissingFileError(
+                f"{redact(href)} does not exist; put it back or build the catalogue again"
+            ) from error
+        if not stat.S_ISREG(mode):
+            raise DamagedFileError(
+                f"{redact(href)} is no regular file (a folder, a pipe or a device); give the raster file itself"
+            )
+    options = HTTP_OPTIONS if _is_virtual(href) else {}
+    with naming_read_errors(href), rasterio.Env(**options):
+        for driver in drivers[:-1]:  # rasterio takes one at a time
+            with suppress(RasterioError):
+                return rasterio.open(href, driver=driver)
+        return rasterio.open(href, driver=drivers[-1])
+
+
+def read_header(href: str, drivers: Sequence[str] = DRIVERS) -> RasterHeader:
     """Open a raster, local or over HTTP, and read its header.
 
     Raises
     ------
-    MissingFileError, DamagedFileError
+    MissingFileError, DamagedFileError, RemoteReadError
+        As for :func:`open_raster`.
     """
-    options = HTTP_OPTIONS if "://" in href or href.startswith("/vsi") else {}
-    with naming_read_errors(href), rasterio.Env(**options), rasterio.open(href) as source:
+    with open_raster(href, drivers) as source, naming_read_errors(href):
+        flags = source.mask_flag_enums[0]
         return RasterHeader(
             href=href,
             crs=source.crs,
@@ -115,7 +202,24 @@ def read_header(href: str) -> RasterHeader:
             nodata=source.nodata,
             descriptions=source.descriptions,
             cloud_optimized=source.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
+            scales=source.scales,
+            offsets=source.offsets,
+            has_mask=MaskFlags.per_dataset in flags,
         )
+
+
+def read_image(dataset: rasterio.DatasetReader, bands: Sequence[int], window: Any) -> NDArray[Any]:
+    """Bands of one window, (band, y, x), 0 in all of them where the file says that it has no data.
+
+    Each compressed block is decoded once for all bands. A file says so by 0 in every band (Planet's way), by another
+    no-data value, or by a mask inside it.
+    """
+    pixels: NDArray[Any] = dataset.read(list(bands), window=window)
+    if dataset.nodata:  # neither None nor 0
+        pixels[:, (pixels == dataset.nodata).all(axis=0)] = 0
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[bands[0] - 1]:
+        pixels[:, dataset.dataset_mask(window=window) == 0] = 0
+    return pixels
 
 
 def utm_code(crs: CRS | None, name: str) -> str:
@@ -139,17 +243,37 @@ def utm_code(crs: CRS | None, name: str) -> str:
     return f"EPSG:{epsg}"
 
 
-def check_upright(header: RasterHeader) -> None:
-    """Refuse rotated, sheared and bottom-up grids.
+def check_grid(header: RasterHeader, limits: RasterLimits = RasterLimits()) -> None:
+    """Refuse pixel grids that are none, rotated, mirrored, not square, too coarse, too fine or too large.
 
     Raises
     ------
     SceneError
+        The message names the file, what it has and what it should have.
     """
     grid = header.transform
-    if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
+    six = tuple(round(float(value), 6) for value in tuple(grid)[:6])
+    if not np.isfinite(six).all() or not grid.a or not grid.e:
+        raise SceneError(f"{header.name} has no pixel grid (transform {six}); download it again")
+    if grid.b or grid.d or grid.a < 0 or grid.e > 0:
         raise SceneError(
-            f"{header.name} is not a north-up raster (transform {tuple(grid)[:6]}); use the file as delivered"
+            f"{header.name} is not a north-up raster (transform {six}); use the file as delivered"
+        )
+    if abs(grid.a + grid.e) > 1e-3 * grid.a:
+        raise SceneError(
+            f"{header.name} has pixels of {grid.a:g} × {-grid.e:g} m, which are not square; use the file as delivered"
+        )
+    least, most = limits.pixel_size
+    if not least <= grid.a <= most:
+        raise SceneError(
+            f"{header.name} has pixels of {grid.a:g} m, and {least:g} to {most:g} m are expected of PlanetScope; if "
+            "your networks are made for such pixels, allow them (--pixel-size, or RasterLimits(pixel_size=…))"
+        )
+    if max(header.shape) > limits.max_side:
+        rows, columns = header.shape
+        raise SceneError(
+            f"{header.name} is {rows:,} × {columns:,} pixels, more than the {limits.max_side:,} a side that are "
+            "read; it is damaged, or cut it into scenes (RasterLimits(max_side=…) allows more)"
         )
 
 

@@ -1,21 +1,41 @@
 """Compositions of the library that a user calls or runs: each is a function here and a verb of ``darts-xr``.
 
-Progress, run records and everything that writes a run folder live here; the library stays free of them.
+Progress, run records and everything that writes a run folder live here; the library stays free of them. Names load on
+first use, so that the command answers at once and nothing asks for an extra that it does not need.
 """
 
-from pipelines.aggregation import aggregate, coverage
-from pipelines.console import steps
-from pipelines.demonstration import demo
-from pipelines.detection import detect, plan
-from pipelines.flow import Limits
-from pipelines.records import Run, open_run
-from pipelines.reports import report
-from pipelines.settings import Rules
-from pipelines.throughput import bench
-from pipelines.training import train
-from pipelines.validation import validate
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "Limits", "Rules", "Run", "aggregate", "bench", "coverage", "demo", "detect", "open_run", "plan", "report", "steps",
-    "train", "validate",
-]  # fmt: skip
+# Where each public name lives. No module is called like a function, which it would hide once imported.
+_HOMES = {
+    "Limits": "flow",
+    "Rules": "settings",
+    "Run": "records",
+    "Settings": "settings",
+    "aggregate": "aggregation",
+    "bench": "throughput",
+    "coverage": "aggregation",
+    "demo": "demonstration",
+    "detect": "detection",
+    "open_run": "records",
+    "plan": "detection",
+    "report": "reports",
+    "steps": "console",
+    "train": "training",
+    "validate": "validation",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"pipelines.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

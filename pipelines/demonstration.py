@@ -19,10 +19,10 @@ from darts_xr.products import merge_level1
 from darts_xr.sample import SampleWorld, read_truth, write_world
 from pipelines.aggregation import Products, aggregate
 from pipelines.detection import OnScene, detect
-from pipelines.planning import load_sources
 from pipelines.records import Run
-from pipelines.scenes import Sources, clean_objects
-from pipelines.settings import Rules
+from pipelines.scenes import clean_objects
+from pipelines.settings import Rules, Settings
+from pipelines.sources import Sources, load_sources
 from pipelines.validation import inner_footprints, score_images, score_run
 
 NDVI_THRESHOLDS = (0.10, 0.15, 0.20, 0.25, 0.30)
@@ -92,22 +92,22 @@ def demo(
     say = say or (lambda line: None)
     folder = Path(out)
     world = write_world(folder / "world", seed=seed, scenes=scenes, size=size, progress=say)
-    run = detect(
-        world.catalog, models=models, auxiliary=world.auxiliary, infrastructure=world.infrastructure,
-        out=folder / "run", client=client, on_scene=on_scene,
-    )  # fmt: skip
+    settings = Settings(
+        out=folder / "run", models=models, auxiliary=world.auxiliary, infrastructure=world.infrastructure
+    )
+    run = detect(world.catalog, settings, client=client, on_scene=on_scene)
     say("Level 1, Level 2 and coverage")
     products = aggregate(run, name="darts_xr_demo_synthetic", client=client)
     truth = read_truth(world)
     scores: dict[str, Any] = score_run(run, products, truth)
     say("the best NDVI threshold, for comparison")
-    scores["ndvi"] = best_ndvi_threshold(world, run, truth)
-    run.record["scores"] = scores
-    run.save()
+    scores["ndvi"] = best_ndvi_threshold(world, run, settings, truth)
     return Demo(world, run, products, scores, time.perf_counter() - started)
 
 
-def best_ndvi_threshold(world: SampleWorld, run: Run, truth: gpd.GeoDataFrame) -> dict[str, Any]:
+def best_ndvi_threshold(
+    world: SampleWorld, run: Run, settings: Settings, truth: gpd.GeoDataFrame
+) -> dict[str, Any]:
     """Score every threshold ``NDVI < t`` on the run's scenes, cleaned and filtered alike; return the best.
 
     Parameters
@@ -115,6 +115,8 @@ def best_ndvi_threshold(world: SampleWorld, run: Run, truth: gpd.GeoDataFrame) -
     world : SampleWorld
         Where the scenes are.
     run : Run
+        Of which scenes there are.
+    settings : Settings
         Whose rules and filters apply.
     truth : geopandas.GeoDataFrame
         True outlines by date.
@@ -124,8 +126,7 @@ def best_ndvi_threshold(world: SampleWorld, run: Run, truth: gpd.GeoDataFrame) -
     dict
         ``threshold`` and the Level 1 scores of the best one, by F1.
     """
-    rules = Rules(**run.record["rules"])
-    sources = load_sources(world.auxiliary, "auxiliary", world.infrastructure)
+    rules, sources = settings.rules, load_sources(settings)
     items = {item.id: item for item in dx.load_items(world.catalog)}
     done = [items[record["id"]] for record in run.done]
     scenes = [dx.open_scene(item, bands=("ndvi",), mask_rule=rules.mask_rule).load() for item in done]

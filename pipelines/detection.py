@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -12,19 +11,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import pystac
 
 import darts_xr as dx
 from darts_xr.catalog import iter_items
 from darts_xr.errors import OutputError, PipelineError
-from darts_xr.inference import Ensemble
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
-from pipelines.planning import Plan, Planner, load_sources, make_plan
+from pipelines.planning import Plan, Planner, make_plan
 from pipelines.records import Record, RecordLog, Run, summary
-from pipelines.scenes import SceneTask, require_auxiliary
-from pipelines.settings import Rules
+from pipelines.scenes import Job, SceneTask
+from pipelines.settings import Settings
+from pipelines.sources import Sources, load_sources, require_auxiliary
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +32,9 @@ OnScene = Callable[[Record, int], None]
 
 def detect(
     source: Any,
+    settings: Settings,
     *,
-    models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",),
-    auxiliary: Any = None,
-    out: str | os.PathLike[str],
-    rules: Rules | None = None,
-    landcover: Any = "auxiliary",
-    infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None,
     only: Sequence[str] | None = None,
-    members: bool = False,
-    retry_failed: bool = False,
     limits: Limits | None = None,
     client: Any = None,
     on_scene: OnScene | None = None,
@@ -54,28 +45,12 @@ def detect(
     ----------
     source : source
         Scenes: anything that :func:`darts_xr.search` takes.
-    models : sequence of path, or Ensemble
-        Checkpoints; ``("demo",)`` for the shipped networks, which were trained on synthetic scenes. Workers load them
-        from these paths, so they must lie where every worker finds them.
-    auxiliary : source or "neutral"
-        Elevation and trends; see :func:`darts_xr.open_scene`.
-    out : path or str
-        The run folder, local or any fsspec target such as ``s3://bucket/run``; made when missing. A run that is there
-        already goes on: finished scenes stay when neither item, layers, parameters nor checkpoints changed.
-    rules : Rules, optional
-        Threshold, border, least size.
-    landcover : source, "auxiliary" or None
-        Land cover for the water filter. "auxiliary": of the auxiliary source where it has any. None: no water filter.
-    infrastructure : path or geopandas.GeoDataFrame, optional
-        Polygons for the infrastructure filter.
+    settings : Settings
+        Networks, layers, rules, and the run folder.
     only : sequence of str, optional
         Only the scenes of these ids.
-    members : bool, optional
-        Also write what each network found alone, before cleaning, to each scene's ``members.parquet``.
-    retry_failed : bool, optional
-        Do scenes again that failed before, although nothing changed.
     limits : Limits, optional
-        Tries of a scene when servers or workers fail, and the number of failed scenes at which to give up.
+        When a scene is tried again, and the number of failed scenes at which to give up.
     client : distributed.Client, optional
         Cluster that does the scenes; by default that of the client at hand, else this process.
     on_scene : callable, optional
@@ -90,7 +65,7 @@ def detect(
     Raises
     ------
     MissingBandsError
-        When the networks need auxiliary bands and ``auxiliary`` is None.
+        When the networks need auxiliary bands and ``settings`` name no source of them.
     CatalogError, CheckpointError
         When scenes or checkpoints cannot be used at all.
     RunLockedError
@@ -102,38 +77,47 @@ def detect(
 
     Examples
     --------
-    >>> run = detect("world/catalog.json", auxiliary="world/auxiliary/catalog.json", out="run")  # doctest: +SKIP
+    >>> settings = Settings(out="run", auxiliary="world/auxiliary/catalog.json")
+    >>> run = detect("world/catalog.json", settings)  # doctest: +SKIP
     """
     started = time.perf_counter()
-    ensemble = models if isinstance(models, Ensemble) else dx.load_ensemble(*models)
-    require_auxiliary(ensemble, auxiliary)
-    sources = load_sources(auxiliary, landcover, infrastructure)
+    job, sources = _prepare(settings)
+    limits = limits or Limits()
     items = _scenes(source, only)
-    folder, rules = RunFolder(out), rules or Rules()
+    folder = RunFolder(job.folder)
     with folder.locked():
         folder.sweep()
         records = RecordLog(folder).read()
-        planner = Planner(
-            items, sources, ensemble, rules, folder, records, members=members, retry_failed=retry_failed
-        )
+        planner = Planner(items, job, sources, records, retry_failed=limits.retry_failed)
         planner.check_others()
-        settings = {
-            "darts_xr": dx.__version__,
-            "rules": asdict(rules),
-            "members": members,
-            "ensemble": ensemble.name,
-            "checkpoints": [
-                {"name": m.name, "file": Path(m.path).name, "sha256": m.sha256} for m in ensemble.members
-            ],
-            "batch_norm": ensemble.batch_norm,
-            "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
-            "water_filter": bool(sources.landcover),
-            "infrastructure_filter": sources.infrastructure is not None,
-        }
         return run_scenes(
-            planner, folder, records, settings, pool=_pool(client, planner.job), limits=limits or Limits(),
+            planner, folder, records, _described(job, sources), pool=_pool(client, job), limits=limits,
             on_scene=on_scene, started=started,
         )  # fmt: skip
+
+
+def _prepare(settings: Settings) -> tuple[Job, Sources]:
+    """Load what all scenes share."""
+    ensemble = settings.ensemble()
+    require_auxiliary(ensemble, settings.auxiliary)
+    return Job(ensemble, settings.rules, str(settings.out), settings.members), load_sources(settings)
+
+
+def _described(job: Job, sources: Sources) -> dict[str, Any]:
+    """Say in ``run.json`` how scenes are detected."""
+    return {
+        "darts_xr": dx.__version__,
+        "rules": asdict(job.rules),
+        "members": job.members,
+        "ensemble": job.ensemble.name,
+        "checkpoints": [
+            {"name": m.name, "file": Path(m.path).name, "sha256": m.sha256} for m in job.ensemble.members
+        ],
+        "batch_norm": job.ensemble.batch_norm,
+        "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
+        "water_filter": bool(sources.landcover),
+        "infrastructure_filter": sources.infrastructure is not None,
+    }
 
 
 def run_scenes(
@@ -240,16 +224,10 @@ def _finish(run: Run, state: str, records: dict[str, Record], seconds: float) ->
 
 def plan(
     source: Any,
+    settings: Settings,
     *,
-    models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",),
-    auxiliary: Any = None,
-    out: str | os.PathLike[str],
-    rules: Rules | None = None,
-    landcover: Any = "auxiliary",
-    infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None,
     only: Sequence[str] | None = None,
-    members: bool = False,
-    retry_failed: bool = False,
+    limits: Limits | None = None,
     workers: int = 1,
 ) -> Plan:
     """Say what :func:`detect` would do with the same arguments, without doing it.
@@ -262,15 +240,12 @@ def plan(
     """
     from pipelines.throughput import last_rate
 
-    ensemble = models if isinstance(models, Ensemble) else dx.load_ensemble(*models)
-    require_auxiliary(ensemble, auxiliary)
-    folder = RunFolder(out)
-    planner = Planner(
-        _scenes(source, only), load_sources(auxiliary, landcover, infrastructure), ensemble, rules or Rules(),
-        folder, RecordLog(folder).read(), members=members, retry_failed=retry_failed,
-    )  # fmt: skip
+    job, sources = _prepare(settings)
+    retry_failed = limits is not None and limits.retry_failed
+    records = RecordLog(RunFolder(job.folder)).read()
+    planner = Planner(_scenes(source, only), job, sources, records, retry_failed=retry_failed)
     planner.check_others()
-    return make_plan(planner, rate=last_rate(ensemble), workers=workers)
+    return make_plan(planner, rate=last_rate(job.ensemble), workers=workers)
 
 
 def _scenes(source: Any, only: Sequence[str] | None) -> Iterator[pystac.Item]:

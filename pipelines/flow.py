@@ -187,11 +187,14 @@ class Limits:
         Seconds before the second try; doubled for each further one.
     max_failures : int, optional
         Failed scenes after which no further one is started.
+    retry_failed : bool
+        Do scenes again that failed for good in an earlier run, although nothing changed.
     """
 
     tries: int = 4
     delay: float = 2.0
     max_failures: int | None = None
+    retry_failed: bool = False
 
 
 @dataclass

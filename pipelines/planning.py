@@ -16,13 +16,12 @@ import numpy as np
 import pystac
 import shapely
 
-import darts_xr as dx
 from darts_xr.errors import PipelineError
-from darts_xr.inference import Ensemble
+from darts_xr.globe import bounds_of, box_polygons, grown
 from pipelines.folder import RunFolder
 from pipelines.records import Record
-from pipelines.scenes import Job, SceneTask, Sources
-from pipelines.settings import Rules
+from pipelines.scenes import Job, SceneTask
+from pipelines.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ _NEAR = 0.1  # degrees of latitude around a scene: what kernels and warps look a
 _BYTES_A_PIXEL = 16  # image 4 × uint16 and mask 8 × uint8, where a file's size is not known
 
 
-class Nearby:
+class ItemIndex:
     """STAC items by place.
 
     Parameters
@@ -71,23 +70,11 @@ class Nearby:
 
 
 def _boxes(bbox: Sequence[float] | None, margin: float) -> list[Any]:
-    """Boxes in degrees, two where one crosses the antimeridian; all longitudes near a pole."""
+    """Boxes in degrees around an item, two where one crosses 180°; none where the item has no box."""
     if bbox is None:
         return []
-    west, south, east, north = (bbox[0], bbox[1], bbox[len(bbox) // 2], bbox[len(bbox) // 2 + 1])
-    if margin:
-        south, north = south - margin, north + margin
-        wide = margin / max(np.cos(np.radians(min(89.9, max(abs(south), abs(north))))), 1e-3)
-        west, east = west - wide, east + wide + (360 if east < west else 0)
-        if east - west >= 360:
-            return [shapely.box(-180, south, 180, north)]
-        parts = [(west + turn, east + turn) for turn in (-360, 0, 360)]
-        return [
-            shapely.box(max(a, -180), south, min(b, 180), north) for a, b in parts if b >= -180 and a <= 180
-        ]
-    if east < west:
-        return [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-    return [shapely.box(west, south, east, north)]
+    bounds = bounds_of(bbox)
+    return box_polygons(grown(bounds, margin) if margin else bounds)
 
 
 def canonical(document: Any) -> str:
@@ -172,12 +159,10 @@ class Planner:
     ----------
     items : iterable of pystac.Item
         Scenes.
+    job : Job
+        What to detect with, and the run folder.
     sources : Sources
         All layers beside the images.
-    ensemble, rules, members : Ensemble, Rules, bool
-        What to detect with.
-    folder : RunFolder
-        The run folder.
     records : mapping of str to dict
         What became of each scene before.
     retry_failed : bool
@@ -187,13 +172,10 @@ class Planner:
     def __init__(
         self,
         items: Iterable[pystac.Item],
+        job: Job,
         sources: Sources,
-        ensemble: Ensemble,
-        rules: Rules,
-        folder: RunFolder,
         records: Mapping[str, Record],
         *,
-        members: bool = False,
         retry_failed: bool = False,
     ) -> None:
         # A pystac item takes ten times the memory of its JSON, and a run may have tens of thousands.
@@ -204,17 +186,17 @@ class Planner:
                 f"{', …' if len(twice) > 3 else ''}); their results would be written to one place. Give each item its "
                 "own id, or leave all but one of them out."
             )
-        self._folder, self._records, self._retry = folder, records, retry_failed
-        self.job = Job(ensemble, rules, str(folder), members)
+        self._folder, self._records, self._retry = RunFolder(job.folder), records, retry_failed
+        self.job = job
         self._neutral = not isinstance(sources.auxiliary, list)
-        self._auxiliary = sources.auxiliary if self._neutral else Nearby(sources.auxiliary)
-        self._landcover, self._infrastructure = Nearby(sources.landcover), sources.infrastructure
+        self._auxiliary = sources.auxiliary if self._neutral else ItemIndex(sources.auxiliary)
+        self._landcover, self._infrastructure = ItemIndex(sources.landcover), sources.infrastructure
         self.settings = {
             "parameters": _digest(
-                asdict(rules), members, ensemble.batch_norm, ensemble.precision,
+                asdict(job.rules), job.members, job.ensemble.batch_norm, job.ensemble.precision,
                 bool(sources.landcover), self._infrastructure is not None,
             ),
-            "checkpoints": _digest([member.sha256 for member in ensemble.members]),
+            "checkpoints": _digest([member.sha256 for member in job.ensemble.members]),
         }  # fmt: skip
 
     def __len__(self) -> int:
@@ -259,7 +241,7 @@ class Planner:
         bbox = json.loads(text).get("bbox")
         inputs = {"item": _digest(text, stamps), **self.settings}
         auxiliary = self._auxiliary
-        if isinstance(auxiliary, Nearby):
+        if isinstance(auxiliary, ItemIndex):
             near = auxiliary.near(bbox)
             inputs["auxiliary"] = _digest(auxiliary.texts(near), auxiliary.stamps(near))
             auxiliary = auxiliary.texts(near)
@@ -330,28 +312,3 @@ def make_plan(planner: Planner, *, rate: float | None, workers: int = 1) -> Plan
         if step.todo:
             scenes, pixels, size = scenes + 1, pixels + step.pixels, size + step.bytes
     return Plan(rows, scenes, pixels, size, pixels / rate / workers if rate else None)
-
-
-def load_sources(auxiliary: Any, landcover: Any, infrastructure: Any) -> Sources:
-    """Load auxiliary items, land-cover items and infrastructure once, as :func:`pipelines.detect` takes them.
-
-    Raises
-    ------
-    PipelineError
-        When the file of infrastructure is not there.
-    """
-    neutral = isinstance(auxiliary, str) and auxiliary == "neutral"
-    layers = auxiliary if neutral or auxiliary is None else list(dx.load_items(auxiliary))
-    if isinstance(landcover, str) and landcover == "auxiliary":
-        cover = [] if neutral or layers is None else [item for item in layers if "landcover" in item.assets]
-        if not cover:
-            log.warning("no land cover at hand: objects in water are not removed")
-    else:
-        cover = [] if landcover is None else list(dx.load_items(landcover))
-    if infrastructure is not None and not isinstance(infrastructure, gpd.GeoDataFrame):
-        if not Path(infrastructure).exists():
-            raise PipelineError(
-                f"Infrastructure file not found: {infrastructure}. Check the path, or leave the filter out."
-            )
-        infrastructure = gpd.read_file(infrastructure)
-    return Sources(layers, cover, infrastructure)

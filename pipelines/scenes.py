@@ -25,7 +25,7 @@ import xarray as xr
 import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.cube import landcover_for
-from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
+from darts_xr.errors import DartsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.products import (
@@ -40,6 +40,7 @@ from darts_xr.stac import PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields
 from pipelines.folder import RunFolder
 from pipelines.records import Record
 from pipelines.settings import Rules, provenance
+from pipelines.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -47,25 +48,6 @@ log = logging.getLogger(__name__)
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _PICTURE = ("red", "green", "blue")
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the layers beside the images come from.
-
-    Parameters
-    ----------
-    auxiliary : list of pystac.Item, "neutral" or None
-        Elevation and trends.
-    landcover : list of pystac.Item
-        Land cover for the water filter; empty: no water filter.
-    infrastructure : geopandas.GeoDataFrame, optional
-        Polygons for the infrastructure filter; None: no such filter.
-    """
-
-    auxiliary: Any
-    landcover: list[pystac.Item]
-    infrastructure: gpd.GeoDataFrame | None
 
 
 @dataclass(frozen=True)
@@ -380,14 +362,3 @@ def result_item(
             for rel in ("root", "parent")
         ],
     }
-
-
-def require_auxiliary(ensemble: Ensemble, auxiliary: Any) -> None:
-    """Refuse a run whose networks need auxiliary bands that nobody gave."""
-    needed = [name for name in ensemble.bands if dx.cube.BANDS[name].source != "planet"]
-    if needed and auxiliary is None:
-        raise MissingBandsError(
-            f"The ensemble {ensemble.name} needs {', '.join(needed)}, and no auxiliary layers were given. Give a STAC "
-            "source of elevation and Landsat trends (--auxiliary SOURCE), or --auxiliary neutral to fill level terrain "
-            "and no trend, which is written into the output's metadata."
-        )

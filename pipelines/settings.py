@@ -1,13 +1,19 @@
-"""What a detection is asked to do, resolved once and written beside its results."""
+"""What a detection is asked to do: resolved once, and written beside its results."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from darts_xr import __version__
-from darts_xr.inference import Ensemble
+
+if TYPE_CHECKING:  # torch and geopandas: not for the command's help
+    import geopandas as gpd
+
+    from darts_xr.inference import Ensemble
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,51 @@ class Rules:
     min_pixels: int = 32
     max_water: float = 0.2
     mask_rule: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to detect: networks, layers, rules, and where the results go.
+
+    Parameters
+    ----------
+    out : path or str
+        The run folder, local or any fsspec target such as ``s3://bucket/run``; made when missing. A run that is there
+        already goes on: finished scenes stay when neither item, layers, rules nor checkpoints changed.
+    models : sequence of path, or Ensemble
+        Checkpoints; ``("demo",)`` for the shipped networks, which were trained on synthetic scenes. Workers load them
+        from these paths, so they must lie where every worker finds them.
+    auxiliary : source or "neutral", optional
+        Elevation and trends; see :func:`darts_xr.open_scene`.
+    landcover : source, "auxiliary" or None
+        Land cover for the water filter. "auxiliary": of the auxiliary source where it has any. None: no water filter.
+    infrastructure : path or geopandas.GeoDataFrame, optional
+        Polygons for the infrastructure filter.
+    rules : Rules
+        Threshold, border, least size.
+    members : bool
+        Also write what each network found alone, before cleaning, to each scene's ``members.parquet``.
+
+    Examples
+    --------
+    >>> Settings(out="run", auxiliary="neutral", rules=Rules(threshold=0.7)).rules.threshold
+    0.7
+    """
+
+    out: str | os.PathLike[str]
+    models: Sequence[str | os.PathLike[str]] | Ensemble = ("demo",)
+    auxiliary: Any = None
+    landcover: Any = "auxiliary"
+    infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None
+    rules: Rules = field(default_factory=Rules)
+    members: bool = False
+
+    def ensemble(self) -> Ensemble:
+        """Load the headers of the networks."""
+        import darts_xr as dx
+        from darts_xr.inference import Ensemble
+
+        return self.models if isinstance(self.models, Ensemble) else dx.load_ensemble(*self.models)
 
 
 def provenance(rules: Rules, ensemble: Ensemble, attrs: dict[Any, Any] | None = None) -> dict[str, str]:

@@ -21,6 +21,7 @@ from darts_xr.inference.ensemble import network_of
 from darts_xr.inference.forward import compute_dtype
 from darts_xr.sample import write_world
 from pipelines.detection import detect
+from pipelines.settings import Settings
 
 ARCHIVE_PIXELS = 880e9  # input pixels of 2021 to 2023 (Nitze et al. 2025)
 
@@ -104,7 +105,8 @@ def bench(
 
         def whole() -> None:
             out = Path(folder) / f"run{next(runs)}"  # a new folder: an old run would only be looked up
-            detect(world.catalog, models=ensemble, auxiliary=str(world.auxiliary), out=out, client=client)
+            settings = Settings(out=out, models=ensemble, auxiliary=str(world.auxiliary))
+            detect(world.catalog, settings, client=client)
 
         end_to_end = rate(valid, whole, repeats).wall
         bare = (

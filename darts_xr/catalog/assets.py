@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import pystac
+import shapely
+from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.errors import CRSError as RasterioCRSError
 
 from darts_xr.addresses import file_name
-from darts_xr.errors import CRSError, UnknownProductError, UnsupportedProductError
+from darts_xr.errors import (
+    CRSError,
+    GridMismatchError,
+    MaskError,
+    UnknownProductError,
+    UnsupportedProductError,
+)
+from darts_xr.globe import bounds_of, box_polygons, grid_bounds
 from darts_xr.planet.bands import (
     IMAGE_BANDS,
+    band_positions,
+    check_image,
     image_bands,
     image_fields,
     mask_fields,
     standard_bands,
 )
-from darts_xr.planet.masks import find_rule
+from darts_xr.planet.masks import MaskRule, find_rule
 from darts_xr.planet.names import classify
-from darts_xr.rasters import check_same_grid, check_upright, read_header, utm_code
+from darts_xr.rasters import RasterHeader, RasterLimits, check_grid, check_same_grid, read_header, utm_code
 from darts_xr.stac import IMAGE_EXTENSIONS, grid_fields
 
 # Asset keys and Planet asset types, best first.
@@ -42,6 +54,7 @@ _REFUSED_KEYS = (
     "basic_analytic_8b",
     "ortho_visual",
 )
+_SHARED = 0.3  # least share that the boxes of item and image have in common, of the smaller one
 _UDM2_KEYS = ("udm2", "ortho_udm2")
 _UDM1_KEYS = ("udm1", "udm", "ortho_udm", "ortho_analytic_udm")
 
@@ -149,8 +162,97 @@ def mask_asset(item: pystac.Item, *, kind: Literal["udm2", "udm1"] | None = None
     return None
 
 
+@dataclass(frozen=True)
+class SceneFiles:
+    """What a scene offers: its image and its mask, opened once and found to fit each other.
+
+    Attributes
+    ----------
+    image, mask : RasterHeader
+        Headers; both on the same pixels.
+    positions : dict of int
+        Band number of blue, green, red and nir in the image, counted from 1.
+    rule : MaskRule
+        Rule that turns the mask into "valid".
+    crs : str
+        EPSG code of the UTM zone.
+    """
+
+    image: RasterHeader
+    mask: RasterHeader
+    positions: dict[str, int]
+    rule: MaskRule
+    crs: str
+
+
+def scene_files(
+    item: pystac.Item, *, mask_rule: str | None = None, limits: RasterLimits | None = None
+) -> SceneFiles:
+    """Open what an item offers, once, and check all that a header tells.
+
+    Catalogue, plan and cube all ask here, so that what passes a dry run also opens.
+
+    Parameters
+    ----------
+    item : pystac.Item
+        As for :func:`image_asset`; not changed.
+    mask_rule : str, optional
+        One of :data:`darts_xr.planet.MASK_RULES`; by default ``"udm2"`` where there is one, else ``"udm1"``.
+    limits : RasterLimits, optional
+        What pixel sizes, formats and dimensions may be.
+
+    Returns
+    -------
+    SceneFiles
+
+    Raises
+    ------
+    UnsupportedProductError, UnknownProductError
+        The item offers no surface reflectance, or the file is another than the item says.
+    MaskError
+        It has no mask, an unknown rule is asked for, or the mask does not suit the rule.
+    CRSError, SceneError, GridMismatchError
+        Grid or CRS are unfit, image and mask differ, or the image lies elsewhere than the item says.
+    MissingFileError, DamagedFileError, RemoteReadError
+        A file cannot be opened.
+    """
+    limits = limits or RasterLimits()
+    found = image_asset(item)
+    wanted = None if mask_rule is None else find_rule(mask_rule).mask
+    masked = mask_asset(item, kind=wanted)
+    if masked is None:
+        raise MaskError(
+            f"{item.id} has no usable-data mask ({wanted or 'udm2 or udm1'}), so clouds cannot be told from ground. "
+            "Order the scene with its udm2 and build the catalogue again."
+        )
+    image, mask = (read_header(_href(asset), limits.drivers) for asset in (found.asset, masked.asset))
+    crs = utm_code(image.crs, image.name)
+    check_grid(image, limits)
+    positions = _named_bands(found.asset) or band_positions(image_bands(image))
+    check_image(image, positions)
+    check_same_grid(image, mask)
+    rule = find_rule(mask_rule or masked.kind, mask.count, name=mask.name)
+    _check_place(item, image, crs)
+    return SceneFiles(image, mask, positions, rule, crs)
+
+
+def _check_place(item: pystac.Item, image: RasterHeader, crs: str) -> None:
+    """Refuse an image that lies elsewhere than its item says: another one was meant."""
+    if item.bbox is None:
+        return
+    stated = shapely.union_all(box_polygons(bounds_of(item.bbox)))
+    seen = shapely.union_all(box_polygons(grid_bounds(GeoBox(image.shape, image.transform, crs))))
+    shared = shapely.intersection(stated, seen).area
+    if shared < _SHARED * min(stated.area, seen.area):
+        where = ", ".join(f"{value:.3f}" for value in seen.bounds)
+        raise GridMismatchError(
+            f"{item.id}: the image {image.name} lies at {where} (west, south, east, north), not where the item says "
+            f"({', '.join(f'{value:.3f}' for value in item.bbox)}); build the catalogue again"
+        )
+
+
 def normalize_item(item: pystac.Item) -> pystac.Item:
-    """Copy an item to the asset keys and fields that darts_xr reads.
+    """Copy an item to the asset keys and fields that darts_xr writes, for catalogues of scenes that others described.
 
     The image becomes ``image``, the masks ``udm2`` and ``udm1``; ``raster:bands``, ``eo:bands``, ``bands``
     and the proj fields that are missing are filled from the files' headers, which are opened only then. Other
@@ -189,9 +291,9 @@ def normalize_item(item: pystac.Item) -> pystac.Item:
         stated = {**result.properties, **result.assets["image"].extra_fields}["proj:code"]
         utm_code(_crs(stated, item.id), f"the image of item {item.id}")
     if not (_has_fields(result, "image") and _has_grid(result)):
-        image_file = read_header(_local(result, "image"))
+        image_file = read_header(_href(result.assets["image"]))
         code = utm_code(image_file.crs, image_file.name)
-        check_upright(image_file)
+        check_grid(image_file)
         result.properties.update(grid_fields(code, image_file.shape, image_file.transform))
         for owned in ("proj:code", "proj:shape", "proj:transform", "proj:epsg"):
             result.assets["image"].extra_fields.pop(owned, None)
@@ -199,7 +301,7 @@ def normalize_item(item: pystac.Item) -> pystac.Item:
             result.assets["image"].extra_fields.update(image_fields(image_bands(image_file), image_file))
     for mask in masks:
         if not _has_fields(result, mask.kind):
-            mask_file = read_header(_local(result, mask.kind))
+            mask_file = read_header(_href(result.assets[mask.kind]))
             find_rule(mask.kind, mask_file.count, name=mask_file.name)
             if image_file is not None:
                 check_same_grid(image_file, mask_file)
@@ -266,7 +368,7 @@ def _band_indices(item_id: str, key: str, asset: pystac.Asset) -> dict[str, int]
         raise UnsupportedProductError(
             f"asset {key!r} of item {item_id} has {count} bands without names; surface reflectance has 4 or 8"
         )
-    return {band: names.index(band) + 1 for band in IMAGE_BANDS}
+    return band_positions(names)
 
 
 def _has_fields(item: pystac.Item, key: str) -> bool:
@@ -288,5 +390,5 @@ def _crs(code: str, item_id: str) -> CRS:
         ) from error
 
 
-def _local(item: pystac.Item, key: str) -> str:
-    return item.assets[key].get_absolute_href() or item.assets[key].href
+def _href(asset: pystac.Asset) -> str:
+    return (asset.get_absolute_href() or asset.href).removeprefix("file://")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.layers import band_fields, items_near, layer_sources
-from darts_xr.cube.mosaic import RasterSource, open_raster
+from darts_xr.cube.mosaic import RasterSource, open_source
 from darts_xr.cube.warp import on_grid, warp_onto
 from darts_xr.errors import LandCoverError, MissingBandsError
 
@@ -130,7 +130,7 @@ def _tile_grid(item: pystac.Item, source: RasterSource) -> GeoBox:
     shape = item.properties.get("proj:shape") or asset.extra_fields.get("proj:shape")
     if transform and shape and source.crs:
         return GeoBox((int(shape[0]), int(shape[1])), Affine(*transform[:6]), source.crs)
-    with open_raster(source) as dataset:
+    with open_source(source) as dataset:
         return GeoBox(dataset.shape, dataset.transform, str(dataset.crs or source.crs))
 
 

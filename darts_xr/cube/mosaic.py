@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from darts_xr.addresses import cause, redact
 from darts_xr.errors import CRSError, DamagedFileError, SceneError
 from darts_xr.globe import Bounds
-from darts_xr.rasters import read_error
+from darts_xr.rasters import open_raster, read_error
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class RasterSource:
     bbox: Bounds | None = None
 
 
-def open_raster(source: RasterSource) -> rasterio.DatasetReader:
-    """Open a raster file; what goes wrong is told with the item's name.
+def open_source(source: RasterSource) -> rasterio.DatasetReader:
+    """Open the file of a source; what goes wrong is told with the item's name.
 
     Raises
     ------
@@ -58,9 +58,9 @@ def open_raster(source: RasterSource) -> rasterio.DatasetReader:
         If there is no such file, it is no readable raster, or neither it nor the item states a CRS.
     """
     try:
-        dataset = rasterio.open(source.href)
-    except RasterioError as error:
-        raise _named(error, source) from cause(error)
+        dataset = open_raster(source.href)
+    except SceneError as error:
+        raise type(error)(f"{source.name}: {error}") from cause(error)
     if dataset.crs is None and source.crs is None:
         dataset.close()
         raise CRSError(

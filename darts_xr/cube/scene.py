@@ -9,34 +9,36 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pystac
-import rasterio
 import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.catalog import load_items
-from darts_xr.catalog.assets import image_asset, mask_asset, normalize_item
+from darts_xr.catalog.assets import scene_files
 from darts_xr.cube.auxiliary import AUXILIARY_BANDS, auxiliary_layers, neutral_layers
 from darts_xr.cube.bands import BANDS, Band
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.layers import items_near
 from darts_xr.cube.loaders import Engine
 from darts_xr.cube.warp import lazy_blocks, on_grid
-from darts_xr.errors import MaskError, MissingBandsError
+from darts_xr.errors import MissingBandsError
 from darts_xr.planet.bands import IMAGE_BANDS
-from darts_xr.planet.masks import MASK_RULES, default_rule, find_rule, valid_mask
-from darts_xr.rasters import check_same_grid, naming_read_errors, read_header, utm_code
+from darts_xr.planet.masks import valid_mask
+from darts_xr.rasters import RasterHeader, RasterLimits, naming_read_errors, open_raster, read_image
 
 #: Side of a chunk in pixels unless asked otherwise: whole COG blocks, and 40 MB once all bands are float32.
 CHUNK = 1024
 
 
-def _read_window(rows: slice, cols: slice, *, href: str, bands: tuple[int, ...]) -> NDArray[Any]:
-    """Bands of one window, each compressed block decoded once for all of them."""
-    with naming_read_errors(href), rasterio.open(href) as dataset:
-        window = ((rows.start, rows.stop), (cols.start, cols.stop))
-        pixels: NDArray[Any] = dataset.read(list(bands), window=window)
-    return pixels
+def _read_window(
+    rows: slice, cols: slice, *, href: str, bands: tuple[int, ...], image: bool, drivers: tuple[str, ...]
+) -> NDArray[Any]:
+    """Bands of one window of an image or a mask, each compressed block decoded once for all of them."""
+    window = ((rows.start, rows.stop), (cols.start, cols.stop))
+    with open_raster(href, drivers) as dataset, naming_read_errors(href):
+        if image:
+            return read_image(dataset, bands, window)
+        return dataset.read(list(bands), window=window)  # type: ignore[no-any-return]
 
 
 def _valid_block(image: NDArray[Any], mask: NDArray[Any], rule: str) -> NDArray[np.bool_]:
@@ -46,10 +48,12 @@ def _valid_block(image: NDArray[Any], mask: NDArray[Any], rule: str) -> NDArray[
 
 
 def _read_lazily(
-    href: str, bands: tuple[int, ...], shape: tuple[int, int], dtype: str, chunks: Any
+    header: RasterHeader, bands: tuple[int, ...], chunks: Any, *, image: bool, drivers: tuple[str, ...]
 ) -> da.Array:
-    read = functools.partial(_read_window, href=href, bands=bands)
-    return lazy_blocks(read, shape, chunks=chunks, dtype=dtype, lead=len(bands), token=(href, bands))
+    read = functools.partial(_read_window, href=header.href, bands=bands, image=image, drivers=drivers)
+    return lazy_blocks(
+        read, header.shape, chunks=chunks, dtype=header.dtype, lead=len(bands), token=(header.href, bands)
+    )
 
 
 def open_scene(
@@ -60,6 +64,7 @@ def open_scene(
     chunks: Any = "auto",
     mask_rule: str | None = None,
     engine: Engine = "exact",
+    limits: RasterLimits | None = None,
 ) -> xr.Dataset:
     """Open a PlanetScope scene as a lazy Dataset on its own pixel grid.
 
@@ -80,6 +85,8 @@ def open_scene(
     engine : {"exact", "odc-stac", "stackstac"}, optional
         Who warps the auxiliary layers. The default is exact and independent of the chunks; stackstac reads assets of
         one band only, such as a DEM.
+    limits : RasterLimits, optional
+        What pixel sizes, formats and dimensions image and mask may have; by default those of PlanetScope.
 
     Returns
     -------
@@ -96,10 +103,10 @@ def open_scene(
         When image or mask is not there or cannot be read (truncated data show when computed).
     GridMismatchError
         When image and mask have different grids.
-    CRSError
-        When the image has no CRS or is not in UTM.
+    CRSError, SceneError
+        When the image has no CRS, is not in UTM, or its grid is none that Planet delivers.
     UnsupportedProductError, MaskError
-        When the image is no surface reflectance, or the mask does not suit the rule.
+        When the image is no surface reflectance, or the mask is missing or does not suit the rule.
     MissingBandsError
         When the auxiliary source does not cover the scene.
     EngineError
@@ -114,29 +121,17 @@ def open_scene(
     >>> items = darts_xr.planet_items("delivery")  # doctest: +SKIP
     >>> scene = open_scene(items[0], auxiliary="auxiliary/catalog.json")  # doctest: +SKIP
     """
-    item = normalize_item(item)
-    _, image_file, positions = image_asset(item)
-    masked = mask_asset(item, kind=MASK_RULES[mask_rule].mask if mask_rule in MASK_RULES else None)
-    if masked is None:
-        raise MaskError(
-            f"{item.id} has no usable-data mask (udm2 or udm1), so clouds cannot be told from ground. "
-            "Order the scene with its udm2 and build the catalogue again."
-        )
-    _, mask_file, kind = masked
-    image, mask = read_header(image_file.href), read_header(mask_file.href)
-    code = utm_code(image.crs, image.name)
-    check_same_grid(image, mask)
-    rule = mask_rule or default_rule(kind == "udm2", kind == "udm1")
-    grid = GeoBox(image.shape, image.transform, code)
-    find_rule(rule, mask.count, name=mask.name)  # now, not while computing
+    limits = limits or RasterLimits()
+    files = scene_files(item, mask_rule=mask_rule, limits=limits)
+    image, rule = files.image, files.rule.name
+    grid = GeoBox(image.shape, image.transform, files.crs)
     sizes = da.core.normalize_chunks(
         CHUNK if chunks in ("auto", None) else chunks, image.shape, dtype=image.dtype
     )
-
-    pixels = _read_lazily(
-        image_file.href, tuple(positions[name] for name in IMAGE_BANDS), image.shape, image.dtype, sizes
-    )
-    flags = _read_lazily(mask_file.href, tuple(range(1, mask.count + 1)), mask.shape, mask.dtype, sizes)
+    numbers = tuple(files.positions[name] for name in IMAGE_BANDS)
+    pixels = _read_lazily(image, numbers, sizes, image=True, drivers=limits.drivers)
+    numbers = tuple(range(1, files.mask.count + 1))
+    flags = _read_lazily(files.mask, numbers, sizes, image=False, drivers=limits.drivers)
     variables = {
         name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1", nodata=0)
         for k, name in enumerate(IMAGE_BANDS)

@@ -25,7 +25,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import CRS
 
-from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_raster
+from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_source
 from darts_xr.errors import CRSError
 from darts_xr.globe import boxes_meet, grid_bounds, transformer
 from darts_xr.rasters import HTTP_OPTIONS
@@ -213,7 +213,7 @@ def warp_block(
     datasets = []
     try:
         for source in near:
-            datasets.append(open_raster(source))
+            datasets.append(open_source(source))
         for rank, mosaic in enumerate(mosaics_of(near, datasets)):
             _warp_mosaic(mosaic, geobox, rows, cols, resampling, device, derivation, out, rank == 0)
     finally:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from darts_xr.errors import UnsupportedProductError
 from darts_xr.planet.masks import UDM2_BANDS
@@ -13,6 +18,11 @@ _ORDERS = {
     4: IMAGE_BANDS,
     8: ("coastal", "blue", "green_i", "green", "yellow", "red", "rededge", "nir"),
 }
+_TYPES = ("uint16", "int16")
+_SCALE = 0.0001  # from stored numbers to reflectance
+_BRIGHTEST = 15_000.0  # no scene is so bright in the median of its clear pixels, snow and ice included
+_DARKEST = 100.0  # 1 % reflectance: even clear water with some shore is brighter
+_ENOUGH = 1000  # pixels from which on equal or dark values are no accident
 _COMMON = {*IMAGE_BANDS, "coastal", "yellow", "rededge"}
 # Spellings in the band descriptions of deliveries; "green_i" of SuperDove is not "green".
 _SPELLINGS = {
@@ -56,11 +66,6 @@ def image_bands(header: RasterHeader) -> tuple[str, ...]:
             f"{header.name} has {header.count} band(s); a surface reflectance image has 4 (blue, green, red, "
             "nir) or 8 (SuperDove); order analytic_sr_udm2 or analytic_8b_sr_udm2"
         )
-    if header.dtype not in ("uint16", "int16"):
-        raise UnsupportedProductError(
-            f"{header.name} holds {header.dtype}; surface reflectance comes as uint16, reflectance times "
-            "10000: use the file as delivered, without rescaling"
-        )
     said = [_colour(description) for description in header.descriptions]
     if not any(colour in _COMMON for colour in said):
         return standard
@@ -70,6 +75,100 @@ def image_bands(header: RasterHeader) -> tuple[str, ...]:
             "of blue, green, red and nir exactly once; correct the descriptions or use the file as delivered"
         )
     return tuple(colour or f"band_{index}" for index, colour in enumerate(said, 1))
+
+
+def band_positions(names: Sequence[str]) -> dict[str, int]:
+    """Give the numbers of blue, green, red and nir among band names, counted from 1."""
+    return {band: names.index(band) + 1 for band in IMAGE_BANDS}
+
+
+def check_image(header: RasterHeader, positions: Mapping[str, int]) -> None:
+    """Refuse an image whose header does not fit the bands that the item names.
+
+    Parameters
+    ----------
+    header : RasterHeader
+        Of the image.
+    positions : mapping of str to int
+        Band number of blue, green, red and nir, counted from 1, as the item has it.
+
+    Raises
+    ------
+    UnsupportedProductError
+        Type, band count, band descriptions, or scale and offset are not those of surface reflectance × 10000.
+    """
+    if header.dtype not in _TYPES:
+        raise UnsupportedProductError(
+            f"{header.name} holds {header.dtype}; surface reflectance comes as uint16, reflectance times "
+            "10000: use the file as delivered, without rescaling"
+        )
+    if header.count < max(positions.values()):
+        raise UnsupportedProductError(
+            f"{header.name} has {header.count} band(s), and the item names band {max(positions.values())}; a surface "
+            "reflectance image has 4 (blue, green, red, nir) or 8 (SuperDove): build the catalogue again"
+        )
+    said = {colour: n for n, d in enumerate(header.descriptions, 1) if (colour := _colour(d)) in IMAGE_BANDS}
+    if any(said.get(band, number) != number for band, number in positions.items()):
+        raise UnsupportedProductError(
+            f"{header.name} describes its bands as {list(header.descriptions)}, but the item has "
+            f"{dict(positions)}; build the catalogue again"
+        )
+    for number in positions.values():
+        scale, offset = (
+            tags[number - 1] if tags else plain
+            for tags, plain in ((header.scales, 1.0), (header.offsets, 0.0))
+        )
+        if offset or not any(math.isclose(scale, known) for known in (1.0, _SCALE)):
+            raise UnsupportedProductError(
+                f"{header.name} states a scale of {scale:g} and an offset of {offset:g} for band {number}; only "
+                f"reflectance times 10000 (scale {_SCALE:g}, offset 0) is read: use the file as delivered"
+            )
+
+
+def check_reflectance(samples: Mapping[str, NDArray[Any]], name: str) -> None:
+    """Refuse numbers that cannot be surface reflectance × 10000.
+
+    Land reflects a few hundred to some 5,000, snow and cloud up to 12,000. A sample of valid pixels is enough: the
+    limits are far from any scene.
+
+    Parameters
+    ----------
+    samples : mapping of str to numpy.ndarray
+        Values of valid pixels of each band.
+    name : str
+        What the message calls the image.
+
+    Raises
+    ------
+    UnsupportedProductError
+        All pixels of all bands are equal, or the image is far too bright or too dark.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_reflectance({"nir": np.array([210, 2400, 3100])}, "a.tif")
+    """
+    filled = {band: np.asarray(values) for band, values in samples.items() if np.size(values)}
+    if not filled:
+        return
+    count = min(values.size for values in filled.values())
+    if count >= _ENOUGH and all(values.min() == values.max() for values in filled.values()):
+        raise UnsupportedProductError(
+            f"{name} holds one value in each band ({', '.join(f'{b} {v.flat[0]}' for b, v in filled.items())}), so it "
+            "shows nothing; download it again"
+        )
+    middle = max(float(np.median(values)) for values in filled.values())
+    if middle > _BRIGHTEST:
+        raise UnsupportedProductError(
+            f"{name} is too bright for surface reflectance times 10000: half of its valid pixels exceed {middle:.0f}. "
+            "Was it multiplied by 10? Use the file as delivered"
+        )
+    brightest = max(float(np.quantile(values, 0.99)) for values in filled.values())
+    if count >= _ENOUGH and brightest < _DARKEST:
+        raise UnsupportedProductError(
+            f"{name} is too dark for surface reflectance times 10000: 99 % of its valid pixels are below "
+            f"{brightest:.0f}. Is it in per cent, or reflectance 0 to 1? Use the file as delivered"
+        )
 
 
 def _colour(description: str | None) -> str | None:
@@ -86,7 +185,7 @@ def image_fields(names: tuple[str, ...], header: RasterHeader) -> dict[str, Any]
     raster = {
         "data_type": header.dtype,
         "nodata": nodata,
-        "scale": 0.0001,
+        "scale": _SCALE,
         "offset": 0.0,
         "spatial_resolution": header.transform.a,
     }

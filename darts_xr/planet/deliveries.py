@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pystac
 import shapely.geometry
@@ -16,19 +16,22 @@ import shapely.geometry
 from darts_xr.errors import (
     CatalogError,
     DartsError,
+    OnError,
     UnknownProductError,
     UnsupportedProductError,
+    leave_out,
 )
 from darts_xr.globe import lonlat_bbox
-from darts_xr.planet.bands import IMAGE_BANDS, image_bands, image_fields, mask_fields
+from darts_xr.planet.bands import band_positions, check_image, image_bands, image_fields, mask_fields
 from darts_xr.planet.footprints import footprint, survey
 from darts_xr.planet.masks import find_rule
 from darts_xr.planet.metadata import scene_metadata
 from darts_xr.planet.names import classify, product_type, scene_datetime
 from darts_xr.rasters import (
     RasterHeader,
+    RasterLimits,
+    check_grid,
     check_same_grid,
-    check_upright,
     read_header,
     small_block_cache,
     utm_code,
@@ -38,6 +41,7 @@ from darts_xr.stac import IMAGE_EXTENSIONS, VIEW_EXTENSION, grid_fields, set_col
 logger = logging.getLogger(__name__)
 
 COLLECTION = "planetscope"
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z")
 
 
 @dataclass
@@ -62,7 +66,8 @@ def planet_items(
     folder: str | os.PathLike[str],
     *,
     require_image: bool = True,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
+    limits: RasterLimits | None = None,
 ) -> pystac.ItemCollection:
     """Describe the PlanetScope scenes of a delivery as STAC items.
 
@@ -80,8 +85,11 @@ def planet_items(
     require_image : bool
         Leave scenes without an image out, with a warning that names them. False makes items of scenes that
         have a mask only.
-    on_error : {"raise", "skip"}
-        What a scene that cannot be used does: raise its error, or be left out with a warning that says why.
+    on_error : {"raise", "skip"} or callable
+        What a scene that cannot be used does: raise its error, or be left out with a warning that says why; a function
+        is given its id and the error instead of the warning.
+    limits : RasterLimits, optional
+        What pixel sizes, formats and dimensions may be.
 
     Returns
     -------
@@ -112,14 +120,13 @@ def planet_items(
     if not root.is_dir():
         raise CatalogError(f"{root} is not a folder; give the folder that the Planet order was unpacked to")
     deliveries = _find_deliveries(root)
+    limits = limits or RasterLimits()
     problems: list[str] = []
     items: list[pystac.Item] = []
 
-    def leave_out(delivery: _Delivery, error: DartsError) -> None:
-        if on_error == "raise":
-            raise error
-        logger.warning("scene %s is left out: %s", delivery.scene_id, error)
+    def refuse(delivery: _Delivery, error: DartsError) -> None:
         problems.append(str(error))
+        leave_out(delivery.scene_id, error, on_error)
 
     chosen: list[_Delivery] = []
     for delivery in deliveries:
@@ -127,16 +134,16 @@ def planet_items(
             if _has_what_is_needed(delivery, require_image):
                 chosen.append(delivery)
         except DartsError as error:
-            leave_out(delivery, error)
+            refuse(delivery, error)
     # GDAL frees the interpreter lock while it decodes; each thread holds two strips of pixels.
     with small_block_cache(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        futures = [(delivery, pool.submit(_make_item, delivery)) for delivery in chosen]
+        futures = [(delivery, pool.submit(_make_item, delivery, limits)) for delivery in chosen]
         try:
             for delivery, future in futures:
                 try:
                     items.append(future.result())
                 except DartsError as error:
-                    leave_out(delivery, error)
+                    refuse(delivery, error)
         except DartsError:
             pool.shutdown(cancel_futures=True)
             raise
@@ -149,6 +156,9 @@ def _find_deliveries(root: Path) -> list[_Delivery]:
     deliveries: dict[str, _Delivery] = {}
     unknown: list[Path] = []
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        if path.suffix.lower() in _ARCHIVES:
+            logger.warning("%s is left out: archives are not read; unpack it beside the others", path)
+            continue
         file = classify(path.name)
         if file is not None and file.kind != "unknown":
             deliveries.setdefault(file.scene_id, _Delivery(file.scene_id)).files[file.kind].append(path)
@@ -202,29 +212,31 @@ def _nothing_usable(root: Path, deliveries: list[_Delivery], require_image: bool
     return f"no scene in {root} can be used, none has {wanted}; found: {listing}{more}"
 
 
-def _make_item(delivery: _Delivery) -> pystac.Item:
-    image_path = _pick_image(delivery)
+def _make_item(delivery: _Delivery, limits: RasterLimits) -> pystac.Item:
+    image_path = _pick_image(delivery, limits.drivers)
     paths = {
         kind: path
         for kind in ("udm2", "udm1", "json", "xml")
         if (path := delivery.best(kind, beside=image_path)) is not None
     }
-    image = read_header(str(image_path)) if image_path else None
+    image = read_header(str(image_path), limits.drivers) if image_path else None
     masks: list[tuple[str, RasterHeader]] = [
-        (kind, read_header(str(paths[kind]))) for kind in ("udm2", "udm1") if kind in paths
+        (kind, read_header(str(paths[kind]), limits.drivers)) for kind in ("udm2", "udm1") if kind in paths
     ]
     header = image or masks[0][1]
     code = utm_code(header.crs, header.name)
-    check_upright(header)
     names = image_bands(image) if image else ()
+    check_grid(header, limits)
+    if image:
+        check_image(image, band_positions(names))
     for kind, mask in masks:
         find_rule(kind, mask.count, name=mask.name)
         check_same_grid(header, mask)
 
     # The first mask is the one that default_rule names: udm2, else udm1.
     rule, rule_mask = masks[0] if masks else (None, None)
-    indices = tuple(names.index(band) + 1 for band in IMAGE_BANDS) if image else ()
-    found = survey(image, indices, rule_mask, rule)
+    bands = tuple(band_positions(names).values()) if image else ()
+    found = survey(image, bands, rule_mask, rule, drivers=limits.drivers)
     if not masks:
         logger.warning("scene %s has no usable-data mask; order analytic_sr_udm2", delivery.scene_id)
     if not found.valid:
@@ -267,13 +279,13 @@ def _make_item(delivery: _Delivery) -> pystac.Item:
     return item
 
 
-def _pick_image(delivery: _Delivery) -> Path | None:
+def _pick_image(delivery: _Delivery, drivers: Sequence[str]) -> Path | None:
     """One image a scene; a second one on another grid is refused rather than dropped."""
     chosen = delivery.best("image")
     for other in delivery.files.get("image", []):
         if chosen is None or other == chosen:
             continue
-        first, second = read_header(str(chosen)), read_header(str(other))
+        first, second = read_header(str(chosen), drivers), read_header(str(other), drivers)
         if (first.shape, first.transform, first.crs) != (second.shape, second.transform, second.crs):
             raise CatalogError(
                 f"scene {delivery.scene_id} was delivered twice with different extents: {chosen} and "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 import rasterio.features
+import rasterio.transform
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from shapely.geometry import MultiPoint, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from darts_xr.globe import to_lonlat
+from darts_xr.planet.bands import IMAGE_BANDS, check_reflectance
 from darts_xr.planet.masks import BLACKFILL, UDM1_CLOUD, find_rule
-from darts_xr.rasters import RasterHeader, naming_read_errors
+from darts_xr.rasters import DRIVERS, RasterHeader, naming_read_errors, open_raster, read_image
 
+_SAMPLE = 16  # every so many pixels one is looked at for its brightness
 _STRIP = 512  # rows read at once: a whole number of the blocks of delivered files
 _CELLS = 2048  # longest side of the coarse grid that the outline is drawn on
 _VERTICES = 48  # an outline with more is simplified further
@@ -54,7 +57,12 @@ class Survey:
 
 
 def survey(
-    image: RasterHeader | None, bands: tuple[int, ...], mask: RasterHeader | None, rule: str | None
+    image: RasterHeader | None,
+    bands: tuple[int, ...],
+    mask: RasterHeader | None,
+    rule: str | None,
+    *,
+    drivers: Sequence[str] = DRIVERS,
 ) -> Survey:
     """Read a scene's image and mask once, strip by strip, and count.
 
@@ -64,6 +72,8 @@ def survey(
     Raises
     ------
     DamagedFileError, MaskError
+    UnsupportedProductError
+        The numbers cannot be surface reflectance.
     """
     header = image or mask
     assert header is not None  # the caller has at least one of them
@@ -73,15 +83,17 @@ def survey(
         step *= 2
     cells = np.zeros((-(-height // step), -(-width // step)), dtype=bool)
     seen_count = valid_count = cloudy_count = 0
+    samples: list[NDArray[Any]] = []
     with ExitStack() as stack:
-        image_file = stack.enter_context(_open(image)) if image else None
-        mask_file = stack.enter_context(_open(mask)) if mask else None
+        image_file = stack.enter_context(open_raster(image.href, drivers)) if image else None
+        mask_file = stack.enter_context(open_raster(mask.href, drivers)) if mask else None
         for row in range(0, height, _STRIP):
             window = Window(0, row, width, min(_STRIP, height - row))
             seen = np.ones((int(window.height), width), dtype=bool)
             if image and image_file:
                 with naming_read_errors(image.href):
-                    seen &= image_file.read(bands, window=window).any(axis=0)
+                    pixels = read_image(image_file, bands, window)
+                seen &= pixels.any(axis=0)
             valid = seen
             if mask and mask_file and rule:
                 with naming_read_errors(mask.href):
@@ -90,16 +102,16 @@ def survey(
                 valid = seen & find_rule(rule, mask.count).valid(strip)
                 cloud = (strip[5] == 1) if mask.count >= 8 else (strip[0] & UDM1_CLOUD) != 0
                 cloudy_count += int(np.count_nonzero(cloud & seen))
+            if image:
+                every = (slice(None, None, _SAMPLE), slice(None, None, _SAMPLE))
+                samples.append(pixels[:, *every][:, valid[every]])
             seen_count += int(np.count_nonzero(seen))
             valid_count += int(np.count_nonzero(valid))
             coarse = _any_in_cells(valid, step)
             cells[row // step : row // step + coarse.shape[0]] = coarse
+    if image and samples:
+        check_reflectance(dict(zip(IMAGE_BANDS, np.concatenate(samples, axis=1), strict=True)), image.name)
     return Survey(height * width, seen_count, valid_count, cloudy_count, cells, step)
-
-
-def _open(header: RasterHeader) -> Any:
-    with naming_read_errors(header.href):
-        return rasterio.open(header.href)
 
 
 def _any_in_cells(valid: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:

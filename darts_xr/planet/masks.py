@@ -115,8 +115,8 @@ def default_rule(has_udm2: bool, has_udm1: bool) -> str:
     )
 
 
-def find_rule(rule: str, band_count: int, *, name: str = "the mask") -> MaskRule:
-    """Look a rule up and check that a mask of ``band_count`` bands, called ``name``, suits it.
+def find_rule(rule: str, band_count: int | None = None, *, name: str = "the mask") -> MaskRule:
+    """Look a rule up and check that a mask of ``band_count`` bands, where given, called ``name``, suits it.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def find_rule(rule: str, band_count: int, *, name: str = "the mask") -> MaskRule
     if rule not in MASK_RULES:
         raise MaskError(f"there is no mask rule {rule!r}; the rules are {', '.join(sorted(MASK_RULES))}")
     found = MASK_RULES[rule]
-    if band_count != found.bands:
+    if band_count is not None and band_count != found.bands:
         advice = {
             "udm2": "order the scene again, or use its one-band udm1 with the rule 'udm1'",
             "udm1": "take the one-band DN_udm, or the rule 'udm2' for an udm2",

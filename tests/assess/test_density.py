@@ -10,7 +10,7 @@ import shapely
 
 from darts_xr.assess import h3_density, plot_density
 from darts_xr.errors import CRSError, ProductError
-from darts_xr.products import area_m2
+from darts_xr.globe import area_m2
 
 SEEN = gpd.GeoSeries([shapely.box(-140, 69, -138, 70)], crs=4326)
 

@@ -11,16 +11,17 @@ from darts_xr.sample import SampleWorld, write_world
 from pipelines.aggregation import Products, aggregate
 from pipelines.detection import detect
 from pipelines.records import Run
+from pipelines.settings import Settings
 from tests.inference.worlds import lively
 from tests.pipelines.small import Small
 
 
 @pytest.fixture(scope="session")
 def run(world: SampleWorld, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return detect(
-        world.catalog, auxiliary=world.auxiliary, infrastructure=world.infrastructure,
-        out=tmp_path_factory.mktemp("run"),
-    )  # fmt: skip
+    settings = Settings(
+        out=tmp_path_factory.mktemp("run"), auxiliary=world.auxiliary, infrastructure=world.infrastructure
+    )
+    return detect(world.catalog, settings)
 
 
 @pytest.fixture(scope="session")

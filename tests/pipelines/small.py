@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import darts_xr as dx
 from darts_xr.sample import SampleWorld
 from pipelines.detection import detect
 from pipelines.records import Record, Run
-from pipelines.settings import Rules
+from pipelines.settings import Rules, Settings
 
 #: Let some of the specks through that an untrained network sees.
 RULES = Rules(border=1, min_pixels=8)
+SETTINGS = {field.name for field in fields(Settings)}
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,13 @@ class Small:
 
     def detect(self, out: Path, source: Any = None, **options: Any) -> Run:
         """Run on the scenes given, by default on all."""
-        asked = {"models": [self.model], "auxiliary": self.world.auxiliary, "rules": RULES} | options
-        return detect(self.world.catalog if source is None else source, out=out, **asked)
+        how = {name: options.pop(name) for name in tuple(options) if name in SETTINGS}
+        return detect(self.world.catalog if source is None else source, self.settings(out, **how), **options)
+
+    def settings(self, out: Path, **changed: Any) -> Settings:
+        """Settings of a run with the quick network."""
+        asked = {"models": [self.model], "auxiliary": self.world.auxiliary, "rules": RULES} | changed
+        return Settings(out=out, **asked)
 
     def command(self, out: Path, *, border: int = 1) -> list[str]:
         """Arguments of ``darts-xr`` for the same."""

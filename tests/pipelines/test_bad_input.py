@@ -20,6 +20,7 @@ from darts_xr.sample import SampleWorld
 from pipelines.aggregation import aggregate
 from pipelines.detection import detect
 from pipelines.records import open_run
+from pipelines.settings import Settings
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_missing_file(world: SampleWorld, tmp_path: Path):
 def test_a_bad_scene_is_quarantined_and_the_others_finish(world: SampleWorld, tmp_path: Path):
     items = [item.clone() for item in dx.load_items(world.catalog)]
     items[0].assets["image"].href = str(tmp_path / "gone.tif")
-    run = detect(items, auxiliary=world.auxiliary, out=tmp_path / "run")
+    run = detect(items, Settings(out=tmp_path / "run", auxiliary=world.auxiliary))
     assert [scene["state"] for scene in run.scenes] == ["failed", "done"]
     assert "gone.tif" in run.failed[0]["reason"]
     assert run.record["counts"]["failed"] == 1
@@ -69,7 +70,7 @@ def test_truncated_image(world: SampleWorld, delivery: Path, tmp_path: Path):
     items = list(dx.planet_items(delivery.parent))
     content = _image(delivery).read_bytes()
     _image(delivery).write_bytes(content[: len(content) * 2 // 3])
-    run = detect(items, auxiliary=world.auxiliary, out=tmp_path / "run")
+    run = detect(items, Settings(out=tmp_path / "run", auxiliary=world.auxiliary))
     assert "DamagedFileError" in run.failed[0]["reason"]
     assert _image(delivery).name in run.failed[0]["reason"]
 
@@ -128,7 +129,7 @@ def test_all_masked_scene_is_a_valid_result_without_objects(
     pixels[0], pixels[5] = 0, 1  # all cloud
     _rewrite(mask, pixels=pixels)
     items = list(dx.planet_items(delivery.parent))
-    run = detect(items, auxiliary=world.auxiliary, out=tmp_path / "run")
+    run = detect(items, Settings(out=tmp_path / "run", auxiliary=world.auxiliary))
     assert run.scenes[0]["state"] == "done"
     assert run.scenes[0]["valid_pixels"] == 0
     products = aggregate(run)
@@ -152,14 +153,14 @@ def test_image_that_is_not_in_utm(delivery: Path):
 
 def test_networks_that_need_auxiliary_bands_are_not_run_without(world: SampleWorld, tmp_path: Path):
     with pytest.raises(errors.MissingBandsError, match=r"relative_elevation.*neutral"):
-        detect(world.catalog, out=tmp_path)
+        detect(world.catalog, Settings(out=tmp_path))
 
 
 def test_auxiliary_source_that_does_not_cover_the_scene(world: SampleWorld, tmp_path: Path):
     far = [item.clone() for item in dx.load_items(world.auxiliary)]
     for item in far:
         item.bbox = [10.0, 50.0, 11.0, 51.0]
-    run = detect(world.catalog, auxiliary=far, out=tmp_path)
+    run = detect(world.catalog, Settings(out=tmp_path, auxiliary=far))
     assert all("MissingBandsError" in scene["reason"] for scene in run.failed)
     assert len(run.failed) == 2
 

@@ -157,7 +157,7 @@ import os, random, signal, sys, threading, time
 import darts_xr as dx
 from pipelines.detection import detect
 from pipelines.flow import Limits
-from pipelines.settings import Rules
+from pipelines.settings import Rules, Settings
 
 def kill_workers(cluster, rng, kills):
     for _ in range(kills):
@@ -175,8 +175,8 @@ with dx.start_cluster(n_workers=3, memory_limit="3GB", dashboard_address=None) a
     def on_scene(record, total):
         if "skipped" not in record and not started:
             started.append(murder.start())
-    detect(items, models=ensemble, auxiliary=auxiliary, out=out, rules=rules, client=client,
-           limits=Limits(delay=0.2), on_scene=on_scene)
+    settings = Settings(models=ensemble, auxiliary=auxiliary, out=out, rules=rules)
+    detect(items, settings, client=client, limits=Limits(delay=0.2), on_scene=on_scene)
 """
 
 

@@ -24,6 +24,7 @@ from pipelines.demonstration import demo
 from pipelines.detection import detect
 from pipelines.records import Run, open_run
 from pipelines.reports import report
+from pipelines.settings import Settings
 from pipelines.validation import score_run, validate
 from tests.helpers import raise_if_dask_computes
 
@@ -118,9 +119,7 @@ def test_the_distributed_scheduler_gives_the_same_bytes(world: SampleWorld, run:
     with dx.start_cluster(n_workers=2, memory_limit="3GB", dashboard_address=None) as client:
         other = detect(
             world.catalog,
-            auxiliary=world.auxiliary,
-            infrastructure=world.infrastructure,
-            out=tmp_path,
+            Settings(out=tmp_path, auxiliary=world.auxiliary, infrastructure=world.infrastructure),
             client=client,
         )
     assert other.record["counts"] == run.record["counts"]
@@ -225,7 +224,8 @@ def test_a_second_run_gives_the_same_products(
     world: SampleWorld, run: Run, products: Products, tmp_path: Path
 ):
     again = detect(
-        world.catalog, auxiliary=world.auxiliary, infrastructure=world.infrastructure, out=tmp_path
+        world.catalog,
+        Settings(out=tmp_path, auxiliary=world.auxiliary, infrastructure=world.infrastructure),
     )
     aggregate(again, name="test_synthetic")
     assert _digests(tmp_path / "products", "*") == _digests(run.folder / "products", "*")
@@ -235,9 +235,9 @@ def test_new_scenes_are_added_without_dissolving_the_rest_again(
     world: SampleWorld, run: Run, products: Products, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first, second = dx.load_items(world.catalog)
-    layers = {"auxiliary": world.auxiliary, "infrastructure": world.infrastructure, "out": tmp_path}
-    aggregate(detect([first], **layers), name="test_synthetic")
-    whole = detect([first, second], **layers)
+    settings = Settings(out=tmp_path, auxiliary=world.auxiliary, infrastructure=world.infrastructure)
+    aggregate(detect([first], settings), name="test_synthetic")
+    whole = detect([first, second], settings)
     monkeypatch.setattr(dx, "level2", lambda *_: pytest.fail("everything was dissolved again"))
     aggregate(whole, name="test_synthetic")
     assert _digests(tmp_path / "products", "*") == _digests(run.folder / "products", "*")
@@ -255,12 +255,12 @@ def _in_year(item: pystac.Item, year: int, number: int = 0) -> pystac.Item:
 def test_new_scenes_leave_the_products_of_other_years_alone(world: SampleWorld, tmp_path: Path):
     first, second = dx.load_items(world.catalog)
     scenes = [first, _in_year(second, 2022), _in_year(first, 2022, 1)]
-    layers = {"auxiliary": world.auxiliary, "out": tmp_path}
-    products = aggregate(detect(scenes[:2], **layers), name="test_synthetic", by_year=True)
+    settings = Settings(out=tmp_path, auxiliary=world.auxiliary)
+    products = aggregate(detect(scenes[:2], settings), name="test_synthetic", by_year=True)
     assert {path.name.split("_")[3] for path in products.files} == {"2021", "2022"}
     assert dx.level2(products.level1).equals(products.level2)
     before = {path: path.stat().st_mtime_ns for path in products.files}
-    again = aggregate(detect(scenes, **layers), name="test_synthetic", by_year=True)
+    again = aggregate(detect(scenes, settings), name="test_synthetic", by_year=True)
     changed = {path.name.split("_")[3] for path in again.files if path.stat().st_mtime_ns != before[path]}
     assert again.files == products.files
     assert changed == {"2022"}
@@ -270,7 +270,7 @@ def test_new_scenes_leave_the_products_of_other_years_alone(world: SampleWorld, 
 
 def test_members_alone_are_written_on_request(world: SampleWorld, tmp_path: Path):
     run = detect(
-        world.catalog, auxiliary=world.auxiliary, out=tmp_path, members=True,
+        world.catalog, Settings(out=tmp_path, auxiliary=world.auxiliary, members=True),
         only=[dx.load_items(world.catalog)[0].id],
     )  # fmt: skip
     alone = gpd.read_parquet(tmp_path / "scenes" / run.scenes[0]["id"] / "members.parquet")
@@ -306,7 +306,9 @@ def test_the_demo_finds_the_slumps_of_a_world_it_never_saw(tmp_path: Path):
 
 
 def test_neutral_layers_stand_in_and_say_so(world: SampleWorld, tmp_path: Path):
-    run = detect(world.catalog, auxiliary="neutral", out=tmp_path, only=[dx.load_items(world.catalog)[0].id])
+    run = detect(
+        world.catalog, Settings(out=tmp_path, auxiliary="neutral"), only=[dx.load_items(world.catalog)[0].id]
+    )
     assert run.record["auxiliary"] == "neutral"
     with rasterio.open(tmp_path / "scenes" / run.scenes[0]["id"] / "probability.tif") as file:
         assert "neutral" in file.tags()["auxiliary"]

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pipelines.reports import report
 from pipelines.settings import Rules
 from pipelines.throughput import bench
 from tests.catalog.deliveries import validate
-from tests.pipelines.small import RULES, Seen, Small, digests, leftovers
+from tests.pipelines.small import Seen, Small, digests, leftovers
 
 QUICK = Limits(delay=0.05)
 
@@ -194,14 +195,15 @@ import json, resource, sys
 import darts_xr as dx
 from darts_xr.errors import OutputError
 from pipelines.detection import detect
-from pipelines.settings import Rules
+from pipelines.settings import Rules, Settings
 
 items, model, auxiliary, out, *limits = sys.argv[1:]
 ensemble = dx.load_ensemble(model, device="cpu")
 for limit in map(int, limits):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        detect(items, models=ensemble, auxiliary=auxiliary, out=f"{out}/{limit}", rules=Rules(border=1, min_pixels=8))
+        rules = Rules(border=1, min_pixels=8)
+        detect(items, Settings(models=ensemble, auxiliary=auxiliary, out=f"{out}/{limit}", rules=rules))
     except OutputError as error:
         print(json.dumps(str(error)), flush=True)
     else:
@@ -358,12 +360,11 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(
     assert "no darts-xr bench yet" in shown.stdout
 
     before = digests(undisturbed.folder)
-    asked = {"models": [small.model], "auxiliary": small.world.auxiliary, "out": undisturbed.folder}
-    found = plan(small.items[:4], rules=RULES, **asked)
+    found = plan(small.items[:4], small.settings(undisturbed.folder))
     assert [step["reason"] for step in found.steps if not step["todo"]] == ["done before"] * 3
     assert [step["id"] for step in found.steps if step["todo"]] == [small.items[3].id]
     assert (found.scenes, found.pixels) == (1, 256**2)
-    found = plan(small.items[:3], rules=Rules(threshold=0.9), **asked)
+    found = plan(small.items[:3], small.settings(undisturbed.folder, rules=Rules(threshold=0.9)))
     assert {step["reason"] for step in found.steps} == {"again, since its parameters changed"}
     assert digests(undisturbed.folder) == before
 
@@ -373,13 +374,13 @@ def test_the_expected_time_is_that_of_the_last_bench_with_these_networks(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     result = bench(models=(str(small.model),), device="cpu", size=256, repeats=1)
-    asked = {"auxiliary": small.world.auxiliary, "out": tmp_path / "run"}
-    found = plan(small.items[:3], models=[small.model], **asked)
+    settings = small.settings(tmp_path / "run")
+    found = plan(small.items[:3], settings)
     rate = result["pixels_per_second"]["files to polygons"] / result["valid_share"]
     assert found.seconds == pytest.approx(3 * 256**2 / rate)
-    halved = plan(small.items[:3], models=[small.model], workers=2, **asked)
+    halved = plan(small.items[:3], settings, workers=2)
     assert halved.seconds == pytest.approx(found.seconds / 2)
-    assert plan(small.items[:3], models=("demo",), **asked).seconds is None
+    assert plan(small.items[:3], replace(settings, models=("demo",))).seconds is None
 
 
 # --- ids that mean harm ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import darts_xr as dx
 from darts_xr.errors import OutputError, PipelineError, RunLockedError
 from pipelines.aggregation import aggregate
 from pipelines.detection import plan
+from pipelines.flow import Limits
 from pipelines.folder import RunFolder
 from pipelines.records import Run, open_run
 from pipelines.reports import report
@@ -172,7 +173,7 @@ def test_failed_scenes_stay_failed_until_asked_for_or_repaired(small: Small, tmp
     assert len(run.failed) == 1
 
     seen = Seen()
-    run = own.detect(out, pair, on_scene=seen, retry_failed=True)
+    run = own.detect(out, pair, on_scene=seen, limits=Limits(retry_failed=True))
     assert seen.done == [pair[0].id]
     assert len(run.failed) == 1
 
@@ -214,7 +215,7 @@ def test_scenes_of_other_parameters_are_not_mixed(small: Small, pair: list, mine
         small.detect(mine, pair, **other)
     assert digests(mine) == before
     with pytest.raises(PipelineError, match="other parameters"):
-        plan(pair, models=[small.model], auxiliary=small.world.auxiliary, out=mine, **other)
+        plan(pair, small.settings(mine, rules=other["rules"]), only=other["only"])
 
 
 def test_two_items_of_one_id_are_refused_before_anything_is_done(small: Small, pair: list, tmp_path: Path):
@@ -330,7 +331,7 @@ def test_a_folder_is_free_again_after_a_run_that_failed(small: Small, pair: list
 
 def test_plan_needs_no_lock(small: Small, pair: list, tmp_path: Path):
     with RunFolder(tmp_path / "run").locked():
-        found = plan(pair, models=[small.model], auxiliary=small.world.auxiliary, out=tmp_path / "run")
+        found = plan(pair, small.settings(tmp_path / "run"))
     assert found.scenes == 2
 
 

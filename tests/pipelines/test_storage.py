@@ -185,13 +185,13 @@ _KILLED = """
 import os, signal, sys
 from pipelines import records
 from pipelines.detection import detect
-from pipelines.settings import Rules
+from pipelines.settings import Settings
 from tests.pipelines.small import RULES
 records._BATCH = 1
 def die(record, total):
     os.kill(os.getpid(), signal.SIGKILL)
 catalog, model, auxiliary, out = sys.argv[1:]
-detect(catalog, models=[model], auxiliary=auxiliary, rules=RULES, out=out, on_scene=die)
+detect(catalog, Settings(models=[model], auxiliary=auxiliary, rules=RULES, out=out), on_scene=die)
 """
 
 

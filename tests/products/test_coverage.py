@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from darts_xr.errors import CRSError, ProductError
-from darts_xr.products import area_m2, coverage, footprint
+from darts_xr.globe import area_m2
+from darts_xr.products import coverage, valid_polygon
 from tests.helpers import real_data
 from tests.objects.fields import chunkings, labelled
 
@@ -115,22 +116,22 @@ def test_footprint_is_exact_to_the_pixel(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     valid = ndimage.uniform_filter(rng.random((height, width)), 3) > data.draw(st.sampled_from([0.4, 0.5, 1]))
     mask = labelled(valid, (data.draw(chunkings(height)), data.draw(chunkings(width))))
-    outline = footprint(mask)
+    outline = valid_polygon(mask)
     assert outline.is_valid
     back = gpd.GeoSeries([outline], crs=4326).to_crs(32608).area[0]
     assert back == pytest.approx(9 * valid.sum(), rel=1e-6)
-    assert outline.wkb == footprint(labelled(valid)).wkb
+    assert outline.wkb == valid_polygon(labelled(valid)).wkb
 
 
 def test_footprint_of_a_large_frame_follows_its_straight_edges() -> None:
     mask = labelled(np.ones((8000, 8), bool)).isel(x=slice(0, 8))
     mask = mask.assign_coords(x=mask.x)
-    area = gpd.GeoSeries([footprint(mask)], crs=4326).to_crs(32608).area[0]
+    area = gpd.GeoSeries([valid_polygon(mask)], crs=4326).to_crs(32608).area[0]
     assert area == pytest.approx(9 * 8000 * 8, rel=1e-4)
 
 
 def test_empty_mask_gives_an_empty_geometry() -> None:
-    assert footprint(labelled(np.zeros((9, 9), bool), 4)).is_empty
+    assert valid_polygon(labelled(np.zeros((9, 9), bool), 4)).is_empty
 
 
 @pytest.mark.realdata

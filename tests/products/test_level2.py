@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_xr.errors import CRSError, ProductError
-from darts_xr.products import (
-    area_m2,
-    empty_level1,
-    level2,
-    merge_level1,
-    site_table,
-    update_level2,
-)
+from darts_xr.globe import area_m2
+from darts_xr.products import empty_level1, level2, merge_level1, site_table, update_level2
 from darts_xr.products.geometry import geohashes
 from tests.helpers import real_data
 from tests.products.rows import box, image, random_level1
