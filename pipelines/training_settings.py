@@ -12,7 +12,8 @@ import yaml
 
 from darts_xr.cube import BANDS
 from darts_xr.errors import SettingsError
-from darts_xr.training import Design, Patching, Recipe, Start, read_settings
+from darts_xr.sample.landscape import GROUNDS
+from darts_xr.training import Design, LabelFile, Patching, Recipe, Split, Start, read_settings
 
 _STRICT = {"extra": "forbid"}
 
@@ -28,18 +29,21 @@ class SampleWorlds:
     size, scenes : int
         Side of the images in pixels, and how many of each world.
     landscape : str
-        Kind of ground; see :func:`darts_xr.sample.write_world`.
+        Kind of land; see :func:`darts_xr.sample.write_world`.
     """
 
     seeds: tuple[int, int]
     size: int = 1024
     scenes: int = 2
+    landscape: str = "tundra"
 
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         if self.seeds[1] < self.seeds[0]:
             raise SettingsError(f"seeds are first and last, got {list(self.seeds)}")
+        if self.landscape not in GROUNDS:
+            raise SettingsError(f"landscape must be one of {', '.join(GROUNDS)}, got {self.landscape!r}")
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,36 @@ class Data:
     ----------
     sample : dict, optional
         Synthetic worlds by the name of their region.
+    catalog, auxiliary : str, optional
+        Scenes, and where elevation and trends come from (or ``"neutral"``).
+    labels : tuple of LabelFile
+        Files of outlines.
+    footprints, negatives : tuple of str
+        Files of the images that were looked at, and ids of further images without slumps.
+    iteration : str, optional
+        Last iteration of the labels to use; by default all.
+    days : int
+        Days by which outlines may differ from a scene that they do not name.
+    allow_unmatched : tuple of str
+        Image ids, files or iterations whose outlines may meet no scene.
     """
 
     sample: dict[str, SampleWorlds] | None = None
+    catalog: str | None = None
+    auxiliary: str | None = None
+    labels: tuple[LabelFile, ...] = ()
+    footprints: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    iteration: str | None = None
+    days: int = 0
+    allow_unmatched: tuple[str, ...] = ()
 
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
-        if self.sample is None:
-            raise SettingsError("training data need sample")
+        given = self.sample is not None, self.catalog is not None
+        if given.count(True) != 1 or (self.catalog is not None and not self.labels):
+            raise SettingsError("training data are either sample, or catalog with labels")
 
 
 @dataclass(frozen=True)
@@ -100,9 +125,14 @@ class Training:
     recipe : Recipe
         How networks are trained.
     dataset, version : str
-        Name and version of the label set, for the record and for ``DARTS_AI_model_version``.
+        Name and version of the label set, for the record and for ``DARTS_AI_model_version``; the version is by default
+        the last iteration and a digest of the labels.
+    split : Split, optional
+        How the patches of ``train`` are divided where there is no ``validation``.
     licence : str
         Licence of the weights.
+    limits : tuple of str
+        Lines for the model card's limits.
     tile, margin : int
         Model tile of the checkpoints, pixels.
     """
@@ -112,13 +142,19 @@ class Training:
     validation: Data | None = field(default=None, hash=False)
     patches: Patching = field(default_factory=Patching)
     recipe: dict[str, Any] = field(default_factory=dict, hash=False)
+    split: Split | None = None
     dataset: str = "unnamed"
-    version: str = "0"
+    version: str | None = None
     licence: str = "unknown"
+    limits: tuple[str, ...] = ()
     tile: int = 512
     margin: int = 64
 
     __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if self.validation is not None and self.split is not None:
+            raise SettingsError("give either validation or split: what is scored comes from one of them")
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -156,7 +192,9 @@ def read_training(config: str | os.PathLike[str] | Mapping[str, Any]) -> Trainin
     for name, member in training.members.items():
         training.recipe_of(name)
         if unknown := sorted(set(member.bands or ()) - set(BANDS)):
-            raise SettingsError(f"{where}: members.{name}.bands: unknown are {', '.join(unknown)}; known: {', '.join(BANDS)}")
+            raise SettingsError(
+                f"{where}: members.{name}.bands: unknown are {', '.join(unknown)}; known: {', '.join(BANDS)}"
+            )
         earlier = list(training.members)[: list(training.members).index(name)]
         if member.start.member is not None and member.start.member not in earlier:
             raise SettingsError(

@@ -16,6 +16,7 @@ from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import (
+    divide_logits,
     fold_batch_norm,
     keep_encoder_exact,
     preferred_device,
@@ -25,7 +26,7 @@ from darts_xr.inference.network import (
 BatchNorm = Literal["eval", "per-tile"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-_networks: dict[tuple[str, str, str, bool], nn.Module] = {}
+_networks: dict[tuple[str, str, str, bool, bool], nn.Module] = {}
 _loading = threading.Lock()
 
 
@@ -47,6 +48,8 @@ class Ensemble:
         the encoder runs in float32, since outlines would move otherwise.
     compiled : bool
         Whether networks go through ``torch.compile``.
+    calibrated : bool
+        Whether logits are divided by the members' temperatures; :func:`darts_xr.predict` sets it.
     """
 
     members: tuple[Checkpoint, ...]
@@ -54,6 +57,7 @@ class Ensemble:
     batch_norm: BatchNorm = "eval"
     precision: Precision = "auto"
     compiled: bool = False
+    calibrated: bool = False
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -86,6 +90,12 @@ class Ensemble:
     def name(self) -> str:
         """Names of the members, joined."""
         return "+".join(member.name for member in self.members)
+
+    @property
+    def version(self) -> str:
+        """Names of the members and versions of the labels they learnt: the text of ``DARTS_AI_model_version``."""
+        learnt = [m.training.get("version") for m in self.members if m.training.get("version")]
+        return f"{self.name} ({', '.join(dict.fromkeys(map(str, learnt)))})" if learnt else self.name
 
     def __repr__(self) -> str:
         rows = [
@@ -184,14 +194,16 @@ def resolve_device(device: str) -> torch.device:
 
 
 def network_of(
-    member: Checkpoint, device: str, batch_norm: BatchNorm, compiled: bool = False
+    member: Checkpoint, device: str, batch_norm: BatchNorm, compiled: bool = False, calibrated: bool = False
 ) -> tuple[nn.Module, torch.device]:
     """Return a member's network, made ready for prediction on its device once in this process."""
     where = resolve_device(device)
-    key = (member.sha256, str(where), batch_norm, compiled)
+    key = (member.sha256, str(where), batch_norm, compiled, calibrated)
     with _loading:  # two threads would otherwise load the same weights at the same time
         if key not in _networks:
             network = member.load_network()
+            if calibrated and member.temperature is not None:
+                divide_logits(network, member.temperature)
             if batch_norm == "per-tile":
                 use_batch_statistics(network)
             else:

@@ -17,7 +17,7 @@ import odc.geo.xr  # noqa: F401  registers .odc
 import xarray as xr
 from numpy.typing import NDArray
 
-from darts_xr.errors import MissingBandsError, TilingError
+from darts_xr.errors import CheckpointError, MissingBandsError, TilingError
 from darts_xr.graph.overlap import map_with_halo
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
@@ -118,6 +118,7 @@ def predict(
     tile: int | None = None,
     margin: int | None = None,
     augment: bool = False,
+    calibrated: bool = False,
 ) -> xr.DataArray | xr.Dataset:
     """Probability that a pixel belongs to an active retrogressive thaw slump.
 
@@ -137,6 +138,10 @@ def predict(
         Side of the core of a lattice tile and pixels seen beyond it; by default those of the checkpoints.
     augment : bool, optional
         Average over the scene and its three flips, at four times the cost.
+    calibrated : bool, optional
+        Divide each member's logits by the temperature that its checkpoint states, so that of all pixels with a
+        probability of 0.7 about 70 % are slumps, as far as the scene is like those of the validation. Thresholds found
+        without it do not hold with it.
 
     Returns
     -------
@@ -150,6 +155,8 @@ def predict(
     ------
     MissingBandsError
         When the scene lacks a band that a member needs.
+    CheckpointError
+        When ``calibrated`` is asked for and a member states no temperature.
     TilingError
         When tile and margin do not suit the networks, or the scene is too small for ``tiling="legacy"``.
     PredictionError
@@ -179,7 +186,13 @@ def predict(
     like = scene[VALID].transpose("y", "x")
     bands = [scene[name] for name in (*names, VALID)]
     near = like.chunks or tuple((n,) for n in like.shape)
-    light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
+    if calibrated and (unfitted := [m.name for m in ensemble.members if m.temperature is None]):
+        raise CheckpointError(
+            f"{', '.join(unfitted)} of {ensemble.name}: the checkpoint states no temperature, so its probability "
+            "cannot be calibrated. Fit one with darts_xr.training, or leave calibrated out."
+        )
+    members_only = tuple(replace(m, training={}, statistics=None) for m in ensemble.members)
+    light = replace(ensemble, members=members_only, calibrated=calibrated)
     if tiling == "legacy":
         settings = f"legacy, window {LEGACY_WINDOW} px, overlap {LEGACY_OVERLAP} px, linear ramps"
         each = published_windows(lazy_records(bands, near), light, augment=augment, place=place)
@@ -194,7 +207,12 @@ def predict(
     mean = each if each.ndim == 2 else _mean(each)
     attrs = {
         **scene.attrs,
-        "ensemble": ensemble.name,
+        "ensemble": ensemble.version,
+        "calibration": (
+            ", ".join(f"{m.name} temperature {m.temperature:.3f}" for m in ensemble.members)
+            if calibrated
+            else "none"
+        ),
         "checkpoints": [f"{member.name}:{member.sha256}" for member in ensemble.members],
         "batch_norm": ensemble.batch_norm,
         "precision": ensemble.precision,

@@ -1,9 +1,9 @@
 """Label polygons and scenes come in, checkpoints that the engine runs go out.
 
 Labels are matched to scenes (:func:`read_labels`, :func:`match_labels`), scenes are cut into a store of patches
-(:func:`write_patches`), split without leaks (:func:`split_patches`), learnt by Lightning (:func:`fit`), and what came of
-it is judged (:func:`judge`), calibrated and described. Bands, scaling and masking are those of :mod:`darts_xr.cube` and
-:mod:`darts_xr.inference`, from one definition, so that a network is trained on exactly what it will be given.
+(:func:`write_patches`), split without leaks (:func:`split_patches`) and learnt by Lightning (:func:`fit`); what came of
+it is judged (:func:`judge`), calibrated and described. Bands, scaling and masking are those of :mod:`darts_xr.cube`
+and :mod:`darts_xr.inference`, from one definition, so that a network is trained on exactly what it will be given.
 """
 
 from importlib import import_module
@@ -15,21 +15,51 @@ from darts_xr.errors import TrainingError
 _HOMES = {
     "Augmentation": "settings",
     "Design": "settings",
+    "Judgement": "judging",
+    "LabelFile": "labels",
     "LabelledScene": "patches",
-    "Lessons": "fit",
+    "Labels": "labels",
+    "Lessons": "fitting",
+    "MatchReport": "matching",
+    "Parts": "splits",
     "PatchStore": "patches",
     "Patching": "settings",
     "Recipe": "settings",
     "Sampling": "settings",
+    "SceneLabels": "matching",
+    "Split": "splits",
     "Start": "settings",
+    "check_leakage": "splits",
+    "ensemble_card": "cards",
+    "export_member": "export",
     "first_weights": "starts",
-    "fit": "fit",
+    "fit": "fitting",
+    "judge": "judging",
     "label_mask": "burn",
+    "label_statistics": "labels",
+    "leave_one_out": "splits",
+    "match_labels": "matching",
+    "member_card": "cards",
+    "mine_hard": "mining",
     "open_patches": "patches",
+    "plot_reliability": "judging",
+    "read_labels": "labels",
     "read_settings": "settings",
+    "score_objects": "object_scores",
+    "split_patches": "splits",
+    "training_statistics": "statistics",
     "write_patches": "patches",
 }
-_EXTRA = {"kornia", "onnx", "onnxscript", "pydantic", "pytorch_lightning", "tensorboard", "torchmetrics", "zarr"}
+_EXTRA = {
+    "kornia",
+    "onnx",
+    "onnxscript",
+    "pydantic",
+    "pytorch_lightning",
+    "tensorboard",
+    "torchmetrics",
+    "zarr",
+}
 
 __all__ = sorted(_HOMES)
 

@@ -19,7 +19,9 @@ IGNORED = 255
 KINDS = {"slump": 1, "negative": 0, "ignore": IGNORED}
 
 
-def burn(grid: GeoBox, outlines: gpd.GeoDataFrame, footprint: BaseGeometry | None = None) -> NDArray[np.uint8]:
+def burn(
+    grid: GeoBox, outlines: gpd.GeoDataFrame, footprint: BaseGeometry | None = None
+) -> NDArray[np.uint8]:
     """Labels of a pixel grid by pixel centres; see :func:`label_mask`, which also takes the valid mask."""
     if outlines.crs is None:
         raise CRSError("The outlines have no CRS. Set it with outlines.set_crs(...), never by guessing.")
@@ -29,9 +31,13 @@ def burn(grid: GeoBox, outlines: gpd.GeoDataFrame, footprint: BaseGeometry | Non
     burned = np.zeros(grid.shape, np.uint8)
     # Slumps last: an outline drawn within ground that is called negative or doubtful says more than that.
     for kind in ("negative", "ignore", "slump"):
-        chosen = [s for s, k in zip(shapes, kinds, strict=True) if k == kind and s is not None and not s.is_empty]
+        chosen = [
+            s for s, k in zip(shapes, kinds, strict=True) if k == kind and s is not None and not s.is_empty
+        ]
         if chosen:
-            rasterio.features.rasterize(chosen, out=burned, transform=grid.transform, default_value=KINDS[kind])
+            rasterio.features.rasterize(
+                chosen, out=burned, transform=grid.transform, default_value=KINDS[kind]
+            )
     if footprint is not None:
         (seen,) = gpd.GeoSeries([footprint], crs="EPSG:4326").to_crs(str(grid.crs))
         inside = rasterio.features.geometry_mask([seen], grid.shape, grid.transform, invert=True)

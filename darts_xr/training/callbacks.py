@@ -64,13 +64,13 @@ class Waiting(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Patches are there."""
+        """Stop waiting."""
         self.waited += time.perf_counter() - self.since
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step is done."""
+        """Begin to wait for the next patches."""
         self.since = time.perf_counter()
         share = self.waited / max(self.since - self.begun, 1e-9)
         pl_module.log("loader_wait", share, on_step=False, on_epoch=True, reduce_fx="max", batch_size=1)
@@ -152,7 +152,7 @@ def draw_sheet(
         found = matplotlib.colormaps["magma"](p[number])[..., :3]
         rows.append(np.concatenate([image, truth, found], axis=1))
     step = max(1, labels.shape[-1] // 256)
-    return np.uint8(255 * np.concatenate(rows, axis=0)[::step, ::step])
+    return (255 * np.concatenate(rows, axis=0)[::step, ::step]).astype(np.uint8)
 
 
 def _stretched(band: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.floating]:

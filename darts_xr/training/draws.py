@@ -32,7 +32,7 @@ class PatchDataset(Dataset[Batch]):
 
     def __init__(self, store: PatchStore, rows: Sequence[int] | NDArray[np.integer]) -> None:
         self.store, self.rows = store, np.asarray(rows, int)
-        self._arrays: dict[str, zarr.Array] | None = None
+        self._arrays: dict[str, zarr.Array[Any]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": None}  # each process opens its own
@@ -51,7 +51,9 @@ class PatchDataset(Dataset[Batch]):
 def planes_of(batch: Batch, layout: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
     """Bands of a batch by name, each (patch, y, x) float32, and ``valid``."""
     planes = {
-        name: batch[kind][:, place].float() for kind, names in layout.items() for place, name in enumerate(names)
+        name: batch[kind][:, place].float()
+        for kind, names in layout.items()
+        for place, name in enumerate(names)
     }
     planes[VALID] = planes[VALID] > 0
     return planes
@@ -73,7 +75,14 @@ class Draws(Sampler[int]):
     """
 
     def __init__(
-        self, kinds: NDArray[np.str_], recipe: Recipe, *, epoch: int = 0, skip: int = 0, rank: int = 0, world: int = 1
+        self,
+        kinds: NDArray[np.str_],
+        recipe: Recipe,
+        *,
+        epoch: int = 0,
+        skip: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.kinds, self.recipe = kinds, recipe
         self.epoch, self.skip, self.rank, self.world = epoch, skip, rank, world
@@ -88,13 +97,15 @@ class Draws(Sampler[int]):
             self.epoch, self.skip = epoch, 0
 
     def __iter__(self) -> Iterator[int]:
-        order = draw(self.kinds, self.count * self.world, self.recipe.sampling, [self.recipe.seed, self.epoch])
+        order = draw(
+            self.kinds, self.count * self.world, self.recipe.sampling, [self.recipe.seed, self.epoch]
+        )
         mine = order[self.rank :: self.world][self.skip :]
         return iter(mine.tolist())
 
 
 def steps_per_epoch(patches: int, recipe: Recipe, world: int = 1) -> int:
-    """Steps of an epoch: whole batches only, the same number in each process."""
+    """Count the steps of an epoch: whole batches only, the same number in each process."""
     wanted = recipe.patches_per_epoch or _VISITS * patches
     return max(1, wanted // (recipe.batch * world))
 
@@ -106,7 +117,9 @@ def draw(
     rng = np.random.default_rng(list(seed))
     if sampling is None:
         return _passes(np.arange(len(kinds)), count, rng)
-    shares = {kind: getattr(sampling, kind) for kind in ("positive", "empty", "hard") if (kinds == kind).any()}
+    shares = {
+        kind: getattr(sampling, kind) for kind in ("positive", "empty", "hard") if (kinds == kind).any()
+    }
     total = sum(shares.values()) or 1.0
     counts = {kind: int(count * share / total) for kind, share in shares.items()}
     first = next(iter(shares))

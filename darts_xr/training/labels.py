@@ -32,7 +32,7 @@ COLUMNS = ("image_id", "date", "region", "iteration", "kind", "source", "row", "
 _ID_COLUMNS = ("image_id", "item_id", "scene_id")
 _DATE_COLUMNS = ("image_date", "date", "datetime")
 _ITERATION = re.compile(r"iteration_?(\d+)", re.IGNORECASE)
-_STRICT = {"extra": "forbid"}
+_STRICT = {"extra": "forbid", "coerce_numbers_to_str": True}  # YAML reads 1 as a number
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,14 @@ def _polygons(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     flat[~valid] = shapely.make_valid(flat[~valid])
     out = np.full(len(flat), None, object)
     for place, shape in enumerate(flat):
-        parts = [] if shape is None else [p for p in shapely.get_parts(shape, False) if p.geom_type.endswith("Polygon")]
-        joined = shape if shape is not None and shape.geom_type.endswith("Polygon") else shapely.union_all(parts)
+        parts = (
+            []
+            if shape is None
+            else [p for p in shapely.get_parts(shape) if p.geom_type.endswith("Polygon")]
+        )
+        joined = (
+            shape if shape is not None and shape.geom_type.endswith("Polygon") else shapely.union_all(parts)
+        )
         if joined is not None and not joined.is_empty:
             out[place] = joined
     return out
@@ -167,11 +173,20 @@ def _kinds(frame: pd.DataFrame, file: LabelFile) -> tuple[NDArray[np.object_], i
         return np.full(len(frame), "slump", object), 0
     kinds, unsaid = np.empty(len(frame), object), 0
     for place, value in enumerate(frame["label"]):
-        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)) or str(value).strip() == "":
+        if (
+            value is None
+            or value is pd.NA
+            or (isinstance(value, float) and np.isnan(value))
+            or str(value).strip() == ""
+        ):
             # A polygon in a file of slumps whose label was left empty; the published iteration 3 has 20 of them.
             kinds[place], unsaid = "slump", unsaid + 1
             continue
-        text = str(int(value)) if isinstance(value, int | float | np.number) and value == int(value) else str(value)
+        text = (
+            str(int(value))
+            if isinstance(value, int | float | np.number) and value == int(value)
+            else str(value)
+        )
         if text not in file.classes:
             raise LabelError(
                 f"{file.path}: row {place} has the label {value!r}, whose meaning is unknown; known are "
@@ -282,16 +297,22 @@ def read_labels(
     notes["outlines"] = len(outlines)
     shapes = shapely.to_wkb(shapely.normalize(outlines.geometry.to_numpy()))
     centres = shapely.centroid(outlines.geometry.to_numpy())
-    places = pd.MultiIndex.from_arrays([np.round(shapely.get_x(centres), 9), np.round(shapely.get_y(centres), 9)])
+    places = pd.MultiIndex.from_arrays(
+        [np.round(shapely.get_x(centres), 9), np.round(shapely.get_y(centres), 9)]
+    )
     # Mostly one outline copied to each of several overlapping images, which is as it should be.
     notes["equal_centroids"] = int((places.duplicated() & (outlines["kind"] == "slump").to_numpy()).sum())
-    twice = pd.DataFrame({"i": outlines["image_id"], "d": outlines["date"], "s": shapes, "k": outlines["kind"]}).duplicated()
+    twice = pd.DataFrame(
+        {"i": outlines["image_id"], "d": outlines["date"], "s": shapes, "k": outlines["kind"]}
+    ).duplicated()
     notes["twice_on_one_image"] = int(twice.sum())
     seen = [_read_footprints(path) for path in footprints]
     if negatives:
         seen.append(
             gpd.GeoDataFrame(
-                {"image_id": list(negatives), "iteration": "unknown"}, geometry=[None] * len(negatives), crs="EPSG:4326"
+                {"image_id": list(negatives), "iteration": "unknown"},
+                geometry=[None] * len(negatives),
+                crs="EPSG:4326",
             )
         )
     empty = gpd.GeoDataFrame({"image_id": [], "iteration": []}, geometry=[], crs="EPSG:4326")
@@ -306,7 +327,9 @@ def _read_footprints(path: str) -> gpd.GeoDataFrame:
     numbered = _ITERATION.search(Path(path).stem)
     name = f"iteration{int(numbered[1]):03d}" if numbered else "unknown"
     iteration = frame["iteration"].astype(str) if "iteration" in frame else name
-    out = gpd.GeoDataFrame({"image_id": ids.astype(str), "iteration": iteration}, geometry=frame.geometry, crs=frame.crs)
+    out = gpd.GeoDataFrame(
+        {"image_id": ids.astype(str), "iteration": iteration}, geometry=frame.geometry, crs=frame.crs
+    )
     return out.to_crs("EPSG:4326")
 
 

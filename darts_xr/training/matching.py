@@ -73,7 +73,7 @@ class MatchReport:
     version: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts for a record."""
+        """Give the counts for a record."""
         return {
             "version": self.version,
             "scenes": len(self.scenes),
@@ -98,12 +98,16 @@ class MatchReport:
         return f"<table><caption>Match of labels and scenes</caption>{rows}</table>{self.area.to_html()}"
 
 
-def _pair(labels: Labels, items: dict[str, pystac.Item], days: int) -> tuple[list[list[str]], list[str], list[str]]:
+def _pair(
+    labels: Labels, items: dict[str, pystac.Item], days: int
+) -> tuple[list[list[str]], list[str], list[str]]:
     """For each outline the scenes that show it, how they were found, and why there are none."""
     outlines = labels.outlines
     known = set(items)
-    footprints = {name: shapely.geometry.shape(item.geometry) for name, item in items.items()}
-    dates = {name: np.datetime64(f"{item.datetime:%Y-%m-%d}") for name, item in items.items() if item.datetime}
+    footprints = {name: shapely.geometry.shape(item.geometry or {}) for name, item in items.items()}
+    dates = {
+        name: np.datetime64(f"{item.datetime:%Y-%m-%d}") for name, item in items.items() if item.datetime
+    }
     complete = {
         image_id: (image_id if image_id in known else complete_id(image_id, known))
         for image_id in outlines["image_id"].dropna().unique()
@@ -123,15 +127,24 @@ def _pair(labels: Labels, items: dict[str, pystac.Item], days: int) -> tuple[lis
             continue
         over = [names[place] for place in tree.query(shape, predicate="intersects")]
         reach = np.timedelta64(days, "D")
-        near = [n for n in over if date is not None and n in dates and abs(dates[n] - np.datetime64(date)) <= reach]
+        near = [
+            n
+            for n in over
+            if date is not None and n in dates and abs(dates[n] - np.datetime64(date)) <= reach
+        ]
         found.append(sorted(near))
         how.append("day and place")
         if near:
             why.append("")
         elif over:
-            why.append(f"no scene of {date or 'a known day'} shows its place" + ("" if image_id is None else f", and {image_id} is not there"))
+            why.append(
+                f"no scene of {date or 'a known day'} shows its place"
+                + ("" if image_id is None else f", and {image_id} is not there")
+            )
         else:
-            why.append("no scene shows its place" + ("" if image_id is None else f", and {image_id} is not there"))
+            why.append(
+                "no scene shows its place" + ("" if image_id is None else f", and {image_id} is not there")
+            )
     return found, how, why
 
 
@@ -171,7 +184,9 @@ def match_labels(
     outlines = labels.outlines
     found, how, why = _pair(labels, by_id, days)
     lost = np.array([not names for names in found], bool)
-    unmatched = gpd.GeoDataFrame(outlines[lost].assign(why=[w for w, no in zip(why, lost, strict=True) if no]))
+    unmatched = gpd.GeoDataFrame(
+        outlines[lost].assign(why=[w for w, no in zip(why, lost, strict=True) if no])
+    )
     allowed = unmatched[["image_id", "source", "iteration"]].isin(list(allow_unmatched)).any(axis=1)
     if len(refused := unmatched[~allowed]):
         names = refused["image_id"].fillna("without id") + " (" + refused["source"] + "): " + refused["why"]
@@ -179,11 +194,15 @@ def match_labels(
         told = "; ".join(f"{n} outlines of {name}" for name, n in counts.head(_LISTED).items())
         more = f"; and of {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
         raise LabelError(
-            f"{len(refused)} of {len(outlines)} outlines meet no scene: {told}{more}. Add the scenes to the catalogue, or "
-            "allow it by naming their image ids, files or iterations in allow_unmatched."
+            f"{len(refused)} of {len(outlines)} outlines meet no scene: {told}{more}. Add the scenes to the catalogue, "
+            "or allow it by naming their image ids, files or iterations in allow_unmatched."
         )
     rows = pd.DataFrame(
-        [(name, place, way) for place, (names, way) in enumerate(zip(found, how, strict=True)) for name in names],
+        [
+            (name, place, way)
+            for place, (names, way) in enumerate(zip(found, how, strict=True))
+            for name in names
+        ],
         columns=["scene", "place", "how"],
     )
     looked_at = _looked_at(labels, set(by_id))

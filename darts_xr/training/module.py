@@ -53,7 +53,7 @@ def pixel_scores() -> MetricCollection:
 
 
 def scaled_input(planes: dict[str, torch.Tensor], member: Checkpoint) -> torch.Tensor:
-    """What the network is given, (patch, band, y, x): the same scaling and masking as in prediction."""
+    """Make what the network is given, (patch, band, y, x): the same scaling and masking as in prediction."""
     names = member.band_names
     stack = torch.stack([planes[name] for name in names])
     scaled = network_input(stack, names, planes[VALID], member)
@@ -131,8 +131,8 @@ class SlumpModule(pl.LightningModule):
         table = self.store.table.iloc[batch["row"].cpu().numpy()]
         places = ", ".join(f"{r.scene} (row {r.row}, column {r.col})" for r in table.itertuples())
         return (
-            f"{self.member.name}: the loss is {loss} in epoch {self.current_epoch + 1}, step {self.global_step}, on the "
-            f"patches of {places}. The last good state is kept in {self.trainer.default_root_dir}. Look at these "
+            f"{self.member.name}: the loss is {loss} in epoch {self.current_epoch + 1}, step {self.global_step}, on "
+            f"the patches of {places}. The last good state is kept in {self.trainer.default_root_dir}. Look at these "
             "patches for numbers that are no numbers; else lower learning_rate, or set clip."
         )
 

@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
+from zarr.codecs import BloscCodec
 
 from darts_xr.cube import BANDS
 from darts_xr.errors import PatchError
@@ -26,7 +27,7 @@ from darts_xr.training.burn import IGNORED, burn
 from darts_xr.training.settings import Patching
 
 LABELS = "labels"
-_TABLE = "patches.parquet"
+TABLE = "patches.parquet"
 _SHARD_BYTES = 256 * 2**20  # before compression, over all arrays of a shard
 Arrays = dict[str, NDArray[Any]]
 
@@ -87,7 +88,12 @@ class PatchStore:
         held = {name for names in self.layout.values() for name in names}
         return tuple(name for name in BANDS if name in held)
 
-    def arrays(self) -> dict[str, zarr.Array]:
+    @property
+    def rows(self) -> NDArray[np.integer]:
+        """Places of all patches in the table."""
+        return np.arange(len(self.table))
+
+    def arrays(self) -> dict[str, zarr.Array[Any]]:
         """Open the arrays: one a type, (patch, band, y, x), and ``labels``, (patch, y, x)."""
         group = zarr.open_group(self.path, mode="r")
         return {name: group[name] for name in (*self.layout, LABELS)}  # type: ignore[misc]
@@ -127,7 +133,11 @@ def _by_type(scene: xr.Dataset, names: Sequence[str]) -> dict[str, tuple[str, ..
     layout: dict[str, list[str]] = {}
     for name in names:
         kind = scene[name].dtype
-        kept = "uint8" if kind == bool else str(kind if np.can_cast(kind, np.float32) else np.dtype("float32"))
+        kept = (
+            "uint8"
+            if kind == np.bool_
+            else str(kind if np.can_cast(kind, np.float32) else np.dtype("float32"))
+        )
         layout.setdefault(kept, []).append(name)
     return {kind: tuple(members) for kind, members in layout.items()}
 
@@ -135,10 +145,12 @@ def _by_type(scene: xr.Dataset, names: Sequence[str]) -> dict[str, tuple[str, ..
 # --- Dask: a scene's rows of chunks, one after the other ---------------------------------------------------
 
 
-def _strips(scene: xr.Dataset, names: Sequence[str], starts: Sequence[int], side: int) -> Iterator[tuple[int, Arrays]]:
+def _strips(
+    scene: xr.Dataset, names: Sequence[str], starts: Sequence[int], side: int
+) -> Iterator[tuple[int, Arrays]]:
     """For each row of patches its first pixel row and the pixels; each row of chunks is computed once."""
-    height = scene.sizes["y"]
-    lengths = scene[VALID].chunks[0] if scene[VALID].chunks else (height,)
+    height, chunks = scene.sizes["y"], scene[VALID].transpose("y", "x").chunks
+    lengths = chunks[0] if chunks else (height,)
     held: Arrays = {}
     first, reached = 0, 0
     waiting = iter(lengths)
@@ -163,11 +175,12 @@ class _Writer:
     """Collects patches until a shard is full; a shard is written once and whole."""
 
     def __init__(self, path: Path, layout: dict[str, tuple[str, ...]], side: int) -> None:
-        self.path, self.layout, self.side, self.waiting, self.written = path, layout, side, [], 0
+        self.layout, self.written = layout, 0
+        self.waiting: list[Arrays] = []
         widths = {kind: np.dtype(kind).itemsize * len(names) for kind, names in layout.items()}
         self.shard = max(1, _SHARD_BYTES // ((sum(widths.values()) + 1) * side * side))
         group = zarr.open_group(path, mode="w", zarr_format=3)
-        compressors = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
+        compressors = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
         self.arrays = {}
         for kind, names in (layout | {LABELS: ()}).items():
             inner = (len(names), side, side) if names else (side, side)
@@ -191,7 +204,10 @@ class _Writer:
             array.resize((self.written + count, *array.shape[1:]))
             names = self.layout.get(kind)
             block = np.stack(
-                [np.stack([patch[name] for name in names]) if names else patch[LABELS] for patch in self.waiting]
+                [
+                    np.stack([patch[name] for name in names]) if names else patch[LABELS]
+                    for patch in self.waiting
+                ]
             )
             array[self.written :] = block.astype(array.dtype, copy=False)
         self.written += count
@@ -275,7 +291,7 @@ def write_patches(
             )
         writer.flush()
         writer.group.attrs.update({"patching": asdict(patching), "layout": writer.layout})
-        gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326").to_parquet(part / _TABLE)
+        gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326").to_parquet(part / TABLE)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(part, path)
     finally:
@@ -345,9 +361,9 @@ def open_patches(path: str | os.PathLike[str]) -> PatchStore:
     >>> open_patches("patches.zarr").table["region"].value_counts()  # doctest: +SKIP
     """
     path = Path(path)
-    if not (path / _TABLE).is_file():
-        raise PatchError(f"{path} is no store of patches: it has no {_TABLE}. Make one with write_patches.")
-    table = gpd.read_parquet(path / _TABLE)
+    if not (path / TABLE).is_file():
+        raise PatchError(f"{path} is no store of patches: it has no {TABLE}. Make one with write_patches.")
+    table = gpd.read_parquet(path / TABLE)
     attrs: dict[str, Any] = dict(zarr.open_group(path, mode="r").attrs)
     layout = {kind: tuple(names) for kind, names in sorted(attrs["layout"].items())}
     return PatchStore(path, table, int(attrs["patching"]["side"]), layout)

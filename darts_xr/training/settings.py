@@ -42,7 +42,8 @@ class Patching:
     def __post_init__(self) -> None:
         if self.side < 1 or not 0 <= self.overlap < 1 or not 0 <= self.min_valid <= 1:
             raise SettingsError(
-                f"a patch needs a side of 1 px or more, an overlap from 0 to under 1 and min_valid from 0 to 1; got {self}"
+                f"a patch needs a side of 1 px or more, an overlap from 0 to under 1 and min_valid from 0 to 1; "
+                f"got {self}"
             )
 
     @property
@@ -234,7 +235,7 @@ class Design:
 
 
 def read_settings(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
-    """Settings from what a YAML file held.
+    """Read settings from what a YAML file held.
 
     Parameters
     ----------
@@ -281,10 +282,17 @@ def _problem(kind: Any, place: tuple[int | str, ...], problem: Any) -> str:
 def _known(kind: Any, place: tuple[int | str, ...]) -> list[str]:
     """Entries that settings take at a place, as far as the path can be followed through the types."""
     for part in place:
+        kind = _without_none(kind)
         if is_dataclass(kind):
             kind = get_type_hints(kind).get(str(part))
-            options = [kind, *get_args(kind)]
-            kind = next((option for option in options if is_dataclass(option)), kind)
-        elif get_args(kind):  # a mapping of names to settings
-            kind = get_args(kind)[-1]
+        else:  # names to settings, or a sequence of them
+            held = [option for option in get_args(kind) if option is not Ellipsis]
+            kind = held[-1] if held else None
+    kind = _without_none(kind)
     return [item.name for item in fields(kind)] if is_dataclass(kind) else []
+
+
+def _without_none(kind: Any) -> Any:
+    """Settings that may be left out, without the None."""
+    options = get_args(kind)
+    return next(o for o in options if o is not type(None)) if type(None) in options else kind

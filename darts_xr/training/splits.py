@@ -1,4 +1,4 @@
-"""Which patches teach and which are scored: by scenes, by region or by blocks of ground, never the same ground twice."""
+"""Which patches teach and which are scored: by scenes, region or blocks, never the same ground twice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from darts_xr.errors import LeakageError, SettingsError
 from darts_xr.globe import EQUAL_AREA
 
+_STRICT = {"extra": "forbid"}
 _LISTED = 3  # pairs named in a message
-_TOUCH = 1.0  # m² that footprints may share where they only touch: outlines are rounded when they are transformed
+_TOUCH = (
+    1.0  # m² that footprints may share where they only touch: outlines are rounded when they are transformed
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Split:
     share: float = 0.2
     seed: int = 0
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         if self.by != "block" and not self.validation:
@@ -104,7 +107,9 @@ def split_patches(table: gpd.GeoDataFrame, split: Split) -> Parts:
     column = "scene" if split.by == "scenes" else "region"
     held = table[column].to_numpy()
     if missing := sorted(set(split.validation) - set(held)):
-        raise SettingsError(f"split: no patch of {', '.join(missing)}; there are {', '.join(sorted(set(held)))}")
+        raise SettingsError(
+            f"split: no patch of {', '.join(missing)}; there are {', '.join(sorted(set(held)))}"
+        )
     scored = np.isin(held, split.validation)
     parts = Parts(np.flatnonzero(~scored), np.flatnonzero(scored), np.empty(0, int))
     _check_parts(parts, split)
@@ -116,7 +121,9 @@ def _by_block(table: gpd.GeoDataFrame, split: Split) -> Parts:
     flat = table.geometry.to_crs(EQUAL_AREA)
     side = split.side_km * 1000
     centres = shapely.centroid(flat.to_numpy())
-    blocks = np.stack([np.floor(shapely.get_x(centres) / side), np.floor(shapely.get_y(centres) / side)], axis=1)
+    blocks = np.stack(
+        [np.floor(shapely.get_x(centres) / side), np.floor(shapely.get_y(centres) / side)], axis=1
+    )
     distinct, number = np.unique(blocks, axis=0, return_inverse=True)
     rng = np.random.default_rng(split.seed)
     count = max(1, round(split.share * len(distinct)))
@@ -125,7 +132,9 @@ def _by_block(table: gpd.GeoDataFrame, split: Split) -> Parts:
     reaching = np.zeros(len(table), bool)
     left, _ = _shared(table, table.iloc[np.flatnonzero(scored)])
     reaching[left] = True
-    parts = Parts(np.flatnonzero(~scored & ~reaching), np.flatnonzero(scored), np.flatnonzero(~scored & reaching))
+    parts = Parts(
+        np.flatnonzero(~scored & ~reaching), np.flatnonzero(scored), np.flatnonzero(~scored & reaching)
+    )
     _check_parts(parts, split)
     return parts
 
@@ -136,7 +145,9 @@ def _check_parts(parts: Parts, split: Split) -> None:
             raise SettingsError(f"split by {split.by} leaves no patch for {name}; change what is held out")
 
 
-def _shared(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+def _shared(
+    one: gpd.GeoDataFrame, other: gpd.GeoDataFrame
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Pairs of patches that show the same ground."""
     first, second = (frame.geometry.to_crs(EQUAL_AREA).to_numpy() for frame in (one, other))
     left, right = shapely.STRtree(second).query(first, predicate="intersects")
@@ -164,13 +175,15 @@ def check_leakage(train: gpd.GeoDataFrame, validation: gpd.GeoDataFrame) -> None
     left, right = _shared(train, validation)
     if not len(left):
         return
-    pairs = sorted(set(zip(train["scene"].to_numpy()[left], validation["scene"].to_numpy()[right], strict=True)))
+    pairs = sorted(
+        set(zip(train["scene"].to_numpy()[left], validation["scene"].to_numpy()[right], strict=True))
+    )
     told = "; ".join(f"{a} and {b}" for a, b in pairs[:_LISTED])
     more = f"; and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
     raise LeakageError(
         f"{len(set(left.tolist()))} training patches show ground that validation patches show too, in the scenes {told}"
-        f"{more}. Scores on ground that was learnt say nothing: hold out whole regions, or split by block, which leaves "
-        "such patches out."
+        f"{more}. Scores on ground that was learnt say nothing: hold out whole regions, or split by block, which "
+        "leaves such patches out."
     )
 
 
@@ -196,6 +209,8 @@ def leave_one_out(table: gpd.GeoDataFrame) -> Iterator[tuple[str, Parts]]:
     """
     regions = sorted(table["region"].unique())
     if len(regions) < 2:
-        raise SettingsError(f"leaving one region out needs two regions or more; there is {', '.join(regions)}")
+        raise SettingsError(
+            f"leaving one region out needs two regions or more; there is {', '.join(regions)}"
+        )
     for region in regions:
         yield region, split_patches(table, Split("region", (region,)))

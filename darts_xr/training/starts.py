@@ -59,7 +59,9 @@ def first_weights(network: nn.Module, member: Checkpoint, start: Start) -> str:
         own = encoder.state_dict()
         prefix = "model." if all(key.startswith("model.") for key in own) else ""
         held = {f"{prefix}{key}".replace("model.model.", "model."): w for key, w in _read(path).items()}
-        kept = {key: w for key, w in held.items() if key in own}  # a classifier's last layer has no place here
+        kept = {
+            key: w for key, w in held.items() if key in own
+        }  # a classifier's last layer has no place here
         first = _first_kernel(own)
         if first not in kept or kept[first].shape[1] != len(_PICTURE):
             raise TrainingError(

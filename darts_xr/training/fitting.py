@@ -146,9 +146,17 @@ def fit(
         mode = "min" if recipe.monitor == "loss" else "max"
         monitor = f"val_{recipe.monitor}"
         best = ModelCheckpoint(
-            folder, Path(BEST).stem, monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
+            folder,
+            Path(BEST).stem,
+            monitor=monitor,
+            mode=mode,
+            save_weights_only=True,
+            enable_version_counter=False,
         )
-        callbacks[1:1] = [best, Sheets(folder / "sheets", PatchDataset(lessons.validation, lessons.validation_rows))]
+        callbacks[1:1] = [
+            best,
+            Sheets(folder / "sheets", PatchDataset(lessons.validation, lessons.validation_rows)),
+        ]
         if recipe.patience is not None:
             callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
     with _quiet():
@@ -160,7 +168,10 @@ def fit(
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
             callbacks=callbacks,
-            logger=[CSVLogger(folder, name=None, version=""), TensorBoardLogger(folder, name=None, version="tensorboard")],
+            logger=[
+                CSVLogger(folder, name=None, version=""),
+                TensorBoardLogger(folder, name=None, version="tensorboard"),
+            ],
             default_root_dir=folder,
             enable_checkpointing=scored,
             enable_progress_bar=progress,
@@ -215,7 +226,9 @@ def check_lessons(member: Checkpoint, lessons: Lessons) -> None:
                 f"them with a side of {max(1, store.side // stride) * stride} px, or take a smaller depth."
             )
         if missing := [name for name in member.band_names if name not in store.bands]:
-            raise TrainingError(f"{store.path} lacks {', '.join(missing)}, which {member.name} takes; cut it anew.")
+            raise TrainingError(
+                f"{store.path} lacks {', '.join(missing)}, which {member.name} takes; cut it anew."
+            )
     if not len(lessons.rows):
         raise TrainingError(f"There is no patch to train {member.name} on.")
     if not (lessons.store.table["n_positive"].to_numpy()[lessons.rows] > 0).any():
