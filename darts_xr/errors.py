@@ -103,6 +103,26 @@ class TilingError(PredictionError):
     """A scene, tile or margin does not suit the tiling that was asked for."""
 
 
+class TrainingError(DartsError):
+    """A training cannot start, go on or end well."""
+
+
+class SettingsError(TrainingError):
+    """A configuration has unknown, missing or unusable entries."""
+
+
+class LabelError(TrainingError):
+    """Labels cannot be read, or meet no scene."""
+
+
+class PatchError(TrainingError):
+    """Patches cannot be cut, stored or read."""
+
+
+class LeakageError(TrainingError):
+    """Training and validation show the same ground."""
+
+
 class ObjectError(DartsError):
     """Objects, polygons or the layers that filter them cannot be used."""
 

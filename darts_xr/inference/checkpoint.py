@@ -55,6 +55,10 @@ class Checkpoint:
         Record of the training: data, seeds, epochs, scores.
     licence : str
         Licence of the weights.
+    temperature : float, optional
+        What logits are divided by for a calibrated probability; None where it was never fitted.
+    statistics : dict, optional
+        Distribution of each band in the training scenes; see :mod:`darts_xr.inference.drift`.
     format : str
         ``"darts_xr"``, ``"thaw-slump-segmentation"`` or ``"darts-nextgen"``.
     """
@@ -68,6 +72,8 @@ class Checkpoint:
     margin: int
     training: dict[str, Any] = field(default_factory=dict, hash=False)
     licence: str = "unknown"
+    temperature: float | None = None
+    statistics: dict[str, Any] | None = field(default=None, hash=False)
     format: str = "darts_xr"
 
     @property
@@ -134,6 +140,8 @@ def save_checkpoint(
     margin: int,
     training: dict[str, Any],
     licence: str,
+    temperature: float | None = None,
+    statistics: dict[str, Any] | None = None,
 ) -> Checkpoint:
     """Write a network with its header, under a temporary name first, and read it back.
 
@@ -143,7 +151,8 @@ def save_checkpoint(
         What :func:`read_checkpoint` says of the file.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    native.write(Path(path), tensors, Description(name, architecture, bands, tile, margin, training, licence))
+    header = Description(name, architecture, bands, tile, margin, training, licence, temperature, statistics)
+    native.write(Path(path), tensors, header)
     return read_checkpoint(path)
 
 

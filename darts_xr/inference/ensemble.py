@@ -16,6 +16,7 @@ from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import (
+    divide_logits,
     fold_batch_norm,
     keep_encoder_exact,
     preferred_device,
@@ -28,7 +29,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 #: What stands wherever networks without any real training met a scene that is not synthetic.
 DEMO_CAUTION = "demo networks, trained on synthetic scenes only: no result to rely on"
 
-_networks: dict[tuple[str, str, str, bool], nn.Module] = {}
+_networks: dict[tuple[str, str, str, bool, bool], nn.Module] = {}
 _loading = threading.Lock()
 
 
@@ -50,6 +51,8 @@ class Ensemble:
         the encoder runs in float32, since outlines would move otherwise.
     compiled : bool
         Whether networks go through ``torch.compile``.
+    calibrated : bool
+        Whether logits are divided by the members' temperatures; :func:`darts_xr.predict` sets it.
     """
 
     members: tuple[Checkpoint, ...]
@@ -57,6 +60,7 @@ class Ensemble:
     batch_norm: BatchNorm = "eval"
     precision: Precision = "auto"
     compiled: bool = False
+    calibrated: bool = False
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -96,8 +100,13 @@ class Ensemble:
         return tuple(member.name for member in self.members if member.synthetic_only)
 
     def version(self, *, synthetic_scene: bool) -> str:
-        """Names and digests of the members, and a caution where demo networks meet a scene that is not synthetic."""
+        """Names and digests of the members, and versions of the labels that they learnt.
+
+        A caution follows where demo networks meet a scene that is not synthetic.
+        """
         text = "+".join(f"{member.name}@{member.sha256[:8]}" for member in self.members)
+        learnt = [str(m.training["version"]) for m in self.members if m.training.get("version")]
+        text = f"{text} ({', '.join(dict.fromkeys(learnt))})" if learnt else text
         return text if synthetic_scene or not self.synthetic_only else f"{text} ({DEMO_CAUTION})"
 
     def __repr__(self) -> str:
@@ -209,14 +218,16 @@ def resolve_device(device: str) -> torch.device:
 
 
 def network_of(
-    member: Checkpoint, device: str, batch_norm: BatchNorm, compiled: bool = False
+    member: Checkpoint, device: str, batch_norm: BatchNorm, compiled: bool = False, calibrated: bool = False
 ) -> tuple[nn.Module, torch.device]:
     """Return a member's network, made ready for prediction on its device once in this process."""
     where = resolve_device(device)
-    key = (member.sha256, str(where), batch_norm, compiled)
+    key = (member.sha256, str(where), batch_norm, compiled, calibrated)
     with _loading:  # two threads would otherwise load the same weights at the same time
         if key not in _networks:
             network = member.load_network()
+            if calibrated and member.temperature is not None:
+                divide_logits(network, member.temperature)
             if batch_norm == "per-tile":
                 use_batch_statistics(network)
             else:

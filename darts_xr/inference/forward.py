@@ -107,7 +107,9 @@ def member_probabilities(
         planes = planes_of(raw, block.dtype)
         scaled = _scaled(planes, planes[VALID] > 0, bands)
         for number, member in enumerate(ensemble.members):
-            network, _ = network_of(member, ensemble.device, ensemble.batch_norm, ensemble.compiled)
+            network, _ = network_of(
+                member, ensemble.device, ensemble.batch_norm, ensemble.compiled, ensemble.calibrated
+            )
             inputs = scaled[_channels(member, bands)]
             for batch in _batches(windows, margin, device, single=ensemble.batch_norm == "per-tile"):
                 tiles = _cut(inputs, batch, margin)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from darts_xr.cube.bands import LEGACY_BANDS
@@ -28,6 +29,8 @@ _SOURCES = {
     "tcvis": ("tc_brightness", "tc_greenness", "tc_wetness"),
 }
 _ALIASES = {"planetscope": "planet"}
+# Sources of the published networks, by the number of bands that they take.
+_PUBLISHED = {10: tuple(_SOURCES), 7: tuple(name for name in _SOURCES if name != "tcvis")}
 
 
 def weights_file(path: Path) -> Path:
@@ -57,10 +60,7 @@ def describe(path: Path) -> Description:
     """Read the configuration that belongs to a weights file, and check it against the weights."""
     file = config_of(path)
     if file is None:
-        raise CheckpointError(
-            f"{path} holds weights alone, and neither beside it nor one folder up is a {_CONFIG} that says which "
-            "bands they take. Put the run's config.yml beside it."
-        )
+        return _recognised(path)
     config = yaml.safe_load(file.read_text())
     try:
         model, sources = config["model"], config["data_sources"]
@@ -80,6 +80,31 @@ def describe(path: Path) -> Description:
         margin=MARGIN,
         training={"made_by": "thaw-slump-segmentation", "run_info": config.get("run_info")},
         licence="unknown",
+    )
+
+
+def _recognised(path: Path) -> Description:
+    """Describe weights alone where they are laid out as the published ones: the network is told by its layers.
+
+    The published files (``…_RTS_v6_tcvis_UnetPP_resnet34_1024px.pt`` and ``…_notcvis_…``) are bare state dicts of a
+    UNet++ with ResNet-34 that takes all ten bands, or the seven without Landsat trends.
+    """
+    held = weights(path)
+    taken = next((w.shape[1] for key, w in held.items() if key.startswith("encoder.") and w.ndim == 4), 0)
+    if taken in _PUBLISHED:
+        bands = tuple(LEGACY_BANDS[name] for source in _PUBLISHED[taken] for name in _SOURCES[source])
+        architecture = Architecture(in_channels=taken)
+        with torch.device("meta"):
+            expected = {key: tuple(w.shape) for key, w in architecture.build().state_dict().items()}
+        if {key: tuple(w.shape) for key, w in held.items()} == expected:
+            return Description(
+                path.stem, architecture, bands, TILE, MARGIN,
+                {"made_by": "thaw-slump-segmentation", "recognised": f"by its layers and {taken} bands"}, "unknown",
+            )  # fmt: skip
+    raise CheckpointError(
+        f"{path} holds weights alone, laid out unlike the published networks (UNet++ with ResNet-34 of 10 or 7 bands; "
+        f"these take {taken}), and neither beside it nor one folder up is a {_CONFIG} that says which bands they take. "
+        "Put the run's config.yml beside it."
     )
 
 

@@ -70,6 +70,8 @@ def describe(path: Path) -> Description:
         margin=header["margin"],
         training=header["training"],
         licence=header["licence"],
+        temperature=header.get("temperature"),
+        statistics=header.get("statistics"),
     )
 
 

@@ -193,6 +193,18 @@ def fold_batch_norm(network: nn.Module, channels: int, side: int) -> nn.Module:
     return folded
 
 
+def divide_logits(network: nn.Module, temperature: float) -> None:
+    """Make a network give its logits divided by a temperature: its last layer is linear, so that takes its weights.
+
+    Guo et al. 2017, On Calibration of Modern Neural Networks.
+    """
+    last = next(m for m in reversed(list(network.segmentation_head.modules())) if isinstance(m, nn.Conv2d))  # type: ignore[union-attr]
+    with torch.no_grad():
+        last.weight /= temperature
+        if last.bias is not None:
+            last.bias /= temperature
+
+
 def keep_encoder_exact(network: nn.Module) -> None:
     """Let the encoder run in float32 where the rest runs in bfloat16.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from darts_xr.cube.metadata import linked, metadata_of
 from darts_xr.cube.windows import SceneWindow, window_pixels
-from darts_xr.errors import MissingBandsError, ParameterError, TilingError
+from darts_xr.errors import CheckpointError, MissingBandsError, ParameterError, TilingError
 from darts_xr.graph.overlap import map_overlap
 from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
 from darts_xr.inference.forward import member_probabilities
@@ -125,6 +125,7 @@ class _Request:
     tile: int
     margin: int
     augment: bool
+    calibrated: bool
     rows: slice
     cols: slice
 
@@ -147,6 +148,7 @@ def _check(
     tile: int | None,
     margin: int | None,
     augment: bool,
+    calibrated: bool,
 ) -> _Request:
     """Refuse what cannot be predicted, before anything is computed."""
     if tiling not in get_args(Tiling):
@@ -168,7 +170,12 @@ def _check(
     tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
     if tiling == "lattice":
         _check_lattice(ensemble, tile, margin)
-    return _Request(tiling, tile, margin, augment, *window_pixels(scene[VALID], window))
+    if calibrated and (unfitted := [m.name for m in ensemble.members if m.temperature is None]):
+        raise CheckpointError(
+            f"{', '.join(unfitted)} of {ensemble.name}: the checkpoint states no temperature, so its probability "
+            "cannot be calibrated. Fit one with darts_xr.training, or leave calibrated out."
+        )
+    return _Request(tiling, tile, margin, augment, calibrated, *window_pixels(scene[VALID], window))
 
 
 def _place(scene: xr.Dataset) -> str:
@@ -180,7 +187,8 @@ def _members(scene: xr.Dataset, ensemble: Ensemble, request: _Request, *, each: 
     bands = [scene[name] for name in (*ensemble.bands, VALID)]
     near = [chunks or (length,) for chunks, length in _chunks_of(scene)]
     place = _place(scene)
-    light = replace(ensemble, members=tuple(replace(m, training={}) for m in ensemble.members))
+    members_only = tuple(replace(m, training={}, statistics=None) for m in ensemble.members)
+    light = replace(ensemble, members=members_only, calibrated=request.calibrated)
     if request.tiling == "legacy":
         every = published_windows(
             structured_array(bands, tuple(near)), light, augment=request.augment, place=place
@@ -209,6 +217,11 @@ def _attributes(scene: xr.Dataset, ensemble: Ensemble, request: _Request) -> dic
         "ensemble": ensemble.name,
         "model_version": ensemble.version(synthetic_scene=bool(metadata_of(scene).get("synthetic"))),
         "checkpoints": ", ".join(f"{member.name}:{member.sha256}" for member in ensemble.members),
+        "calibration": (
+            ", ".join(f"{m.name} temperature {m.temperature:.3f}" for m in ensemble.members)
+            if request.calibrated
+            else "none"
+        ),
         "batch_norm": ensemble.batch_norm,
         "precision": ensemble.precision,
         "tiling": request.text,
@@ -237,6 +250,7 @@ def predict(
     tile: int | None = None,
     margin: int | None = None,
     augment: bool = False,
+    calibrated: bool = False,
 ) -> xr.DataArray:
     """Probability that a pixel belongs to an active retrogressive thaw slump.
 
@@ -259,6 +273,10 @@ def predict(
         Side of the core of a lattice tile and pixels seen beyond it; by default those of the checkpoints.
     augment : bool, optional
         Average over the scene and its three flips, at four times the cost.
+    calibrated : bool, optional
+        Divide each member's logits by the temperature that its checkpoint states, so that of all pixels with a
+        probability of 0.7 about 70 % are slumps, as far as the scene is like those of the validation. Thresholds found
+        without it do not hold with it.
 
     Returns
     -------
@@ -272,6 +290,8 @@ def predict(
     ------
     MissingBandsError
         When the scene lacks a band that a member needs.
+    CheckpointError
+        When ``calibrated`` is asked for and a member states no temperature.
     TilingError
         When tile and margin do not suit the networks, or the scene is too small for ``tiling="legacy"``.
     WindowError
@@ -289,7 +309,7 @@ def predict(
     >>> prob = predict(scene, load_ensemble("demo"))  # doctest: +SKIP
     >>> near = predict(scene, load_ensemble("demo"), window=(-121.6, 72.3, -121.5, 72.31))  # doctest: +SKIP
     """
-    request = _check(scene, ensemble, window, tiling, tile, margin, augment)
+    request = _check(scene, ensemble, window, tiling, tile, margin, augment, calibrated)
     mean = _members(scene, ensemble, request, each=False)
     return _labelled(scene, request, mean, _attributes(scene, ensemble, request))
 
@@ -303,12 +323,13 @@ def predict_members(
     tile: int | None = None,
     margin: int | None = None,
     augment: bool = False,
+    calibrated: bool = False,
 ) -> xr.Dataset:
     """Probability by each member of an ensemble, their mean and their spread.
 
     Parameters
     ----------
-    scene, ensemble, window, tiling, tile, margin, augment
+    scene, ensemble, window, tiling, tile, margin, augment, calibrated
         As for :func:`darts_xr.predict`.
 
     Returns
@@ -328,7 +349,7 @@ def predict_members(
     >>> votes = predict_members(scene, load_ensemble("demo"))  # doctest: +SKIP
     >>> votes["member_probability"].plot(col="member")  # doctest: +SKIP
     """
-    request = _check(scene, ensemble, window, tiling, tile, margin, augment)
+    request = _check(scene, ensemble, window, tiling, tile, margin, augment, calibrated)
     attrs = _attributes(scene, ensemble, request)
     each = _members(scene, ensemble, request, each=True)
     probability = _labelled(scene, request, _mean(each), attrs)

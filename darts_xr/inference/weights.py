@@ -29,6 +29,8 @@ class Description(NamedTuple):
     margin: int
     training: dict[str, Any]
     licence: str
+    temperature: float | None = None
+    statistics: dict[str, Any] | None = None
 
 
 def load_safely(path: Path) -> Any:

@@ -20,6 +20,36 @@ _GRID_STEP = 12.0  # m, the coarse grid on which features find their places
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What kind of land it is.
+
+    Parameters
+    ----------
+    shrubs, moss, barren : float
+        Added to the logarithm of the share of each surface.
+    brightness : float
+        Factor on the reflectance of all of them.
+    relief : float
+        Factor on the height of the hills.
+    """
+
+    shrubs: float = 0.0
+    moss: float = 0.0
+    barren: float = 0.0
+    brightness: float = 1.0
+    relief: float = 1.0
+
+
+#: Kinds of land that a world can have. The first is calibrated on real data (docs/sample-world.md); the others are
+#: made up to be unlike it, for tests of what a network does on land that it has not seen.
+GROUNDS = {
+    "tundra": Ground(),
+    "polar_desert": Ground(shrubs=-2.5, moss=-1.0, barren=3.0, brightness=1.15, relief=1.3),
+    "shrubland": Ground(shrubs=2.0, moss=1.0, barren=-2.0, brightness=0.8, relief=0.8),
+}
+
+
+@dataclass(frozen=True)
 class Slump:
     """An active thaw slump: bare scar, headwall at its upper end, growing upslope.
 
@@ -127,10 +157,13 @@ class Landscape:
         Seed of the world.
     bounds : tuple of float
         West, south, east, north of the site in its UTM zone, metres.
+    ground : Ground
+        Kind of land.
     """
 
     seed: int
     bounds: tuple[float, float, float, float]
+    ground: Ground = field(default_factory=Ground)
     lakes: list[Lake] = field(default_factory=list)
     slumps: list[Slump] = field(default_factory=list)
     old_scars: list[Surface] = field(default_factory=list)
@@ -162,7 +195,9 @@ class Landscape:
 
     def relief(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> FloatArray:
         """Height without features, metres, on the grid of ``y`` by ``x`` (aligned with the site's UTM zone)."""
-        height = 75 + 24 * fractal_noise(x, y, (1500, 750, 375, 190, 95, 48), self.seed + 1, roughness=0.52)
+        height = 75 + 24 * self.ground.relief * fractal_noise(
+            x, y, (1500, 750, 375, 190, 95, 48), self.seed + 1, roughness=0.52
+        )
         height -= 40 * np.exp(-((self.valley(x, y) / 0.22) ** 2))
         height = 1 + 4 * np.logaddexp(0, height / 4)
         shore = self.shore_distance(x, y)

@@ -64,21 +64,22 @@ def _bare_colour(ground: FloatArray, red_ratio: float, ndvi: float) -> FloatArra
     return np.append(visible, visible[2] * (1 + ndvi) / (1 - ndvi)).astype(np.float32)[:, None, None]
 
 
-def _tundra(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> FloatArray:
-    """Mixture of four tundra surfaces, (4, h, w)."""
+def _plants(land: Landscape, x: NDArray[np.float64], y: NDArray[np.float64]) -> FloatArray:
+    """Mixture of four surfaces, (4, h, w)."""
+    seed, kind = land.seed, land.ground
     moist = fractal_noise(x, y, (700, 240, 80, 27), seed + 31)
     shrubs = fractal_noise(x, y, (420, 130, 40, 14), seed + 32)
     barren = fractal_noise(x, y, (520, 170, 60, 20), seed + 33)
     shares = np.stack(
         [
             np.ones_like(moist),
-            np.exp(1.6 * shrubs - 0.4),
-            np.exp(2.9 * moist - 3.0),
-            np.exp(3.4 * barren - 3.4),
+            np.exp(1.6 * shrubs - 0.4 + kind.shrubs),
+            np.exp(2.9 * moist - 3.0 + kind.moss),
+            np.exp(3.4 * barren - 3.4 + kind.barren),
         ]
     )
     shares /= shares.sum(axis=0)
-    spectra = np.array([_HEATH, _SEDGE, _WET, _BARREN], dtype=np.float32)
+    spectra = kind.brightness * np.array([_HEATH, _SEDGE, _WET, _BARREN], dtype=np.float32)
     ground: FloatArray = np.tensordot(spectra, shares, axes=(0, 0)).astype(np.float32)
     ground *= 1 + 0.04 * fractal_noise(x, y, (22, 9), seed + 34)
     return ground
@@ -99,7 +100,7 @@ class _Canvas:
     def __init__(self, land: Landscape, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
         self.x, self.y = x[None], y[:, None]
         self.cell = float(x[1] - x[0])
-        self.image = _tundra(x, y, land.seed)
+        self.image = _plants(land, x, y)
         self.texture = fractal_noise(x, y, (30, 11), land.seed + 41)
         self.mottle = fractal_noise(x, y, (60, 20), land.seed + 42)
 

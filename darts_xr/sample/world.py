@@ -31,7 +31,7 @@ from darts_xr.errors import ParameterError
 from darts_xr.planet import planet_items
 from darts_xr.planet.masks import UDM2_BANDS
 from darts_xr.products import write_vectors
-from darts_xr.sample.landscape import Landscape
+from darts_xr.sample.landscape import GROUNDS, Landscape
 from darts_xr.sample.layers import DEM_NODATA, elevation_block, landcover_block, trends_block
 from darts_xr.sample.render import Pass, render_block
 from darts_xr.stac import EO_EXTENSION, PROJECTION_EXTENSION, RASTER_EXTENSION, grid_fields, set_collection
@@ -87,6 +87,7 @@ def write_world(
     scenes: int = 6,
     size: int = 1536,
     centre: tuple[float, float] = (-121.5, 72.3),
+    landscape: str = "tundra",
     progress: Callable[[str], None] | None = None,
 ) -> SampleWorld:
     """Write a synthetic world; the same arguments write the same pixels.
@@ -103,6 +104,8 @@ def write_world(
         Rows and columns of an image, pixels of 3 m; 256 to 10,000.
     centre : tuple of float
         Longitude and latitude of the first site, degrees; the UTM zone follows from it.
+    landscape : {"tundra", "polar_desert", "shrubland"}
+        Kind of land; see :data:`darts_xr.sample.landscape.GROUNDS`.
     progress : callable, optional
         Called with a line of text before each file.
 
@@ -127,6 +130,8 @@ def write_world(
         raise ParameterError(f"size must be 256 to 10000 pixels, got {size}")
     if scenes < 1:
         raise ParameterError(f"scenes must be at least 1, got {scenes}")
+    if landscape not in GROUNDS:
+        raise ParameterError(f"landscape must be one of {', '.join(GROUNDS)}, got {landscape!r}")
     say = progress or log.info
     world = SampleWorld(Path(out))
     crs = _utm_crs(*centre)
@@ -138,7 +143,7 @@ def write_world(
         x0 = round(east / PIXEL) * PIXEL + site * _SITE_SPACING
         y0 = round(north / PIXEL) * PIXEL
         half = (size // 2 + round(0.03 * size)) * PIXEL
-        land = Landscape(seed, (x0 - half, y0 - half, x0 + half, y0 + half))
+        land = Landscape(seed, (x0 - half, y0 - half, x0 + half, y0 + half), GROUNDS[landscape])
         for number in numbers:
             scene_id, acquired, image = _plan_pass(seed, number, x0, y0, size)
             say(f"scene {number + 1} of {scenes}: {scene_id}")

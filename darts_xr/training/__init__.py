@@ -1,10 +1,87 @@
-"""Scenes and outlines come in, checkpoints go out.
+"""Label polygons and scenes come in, checkpoints that the engine runs go out.
 
-Bands, scaling and masking are those of :mod:`darts_xr.cube` and :mod:`darts_xr.inference`, from one definition, so that
-a network is trained on exactly what it will be given.
+Labels are matched to scenes (:func:`read_labels`, :func:`match_labels`), scenes are cut into a store of patches
+(:func:`write_patches`), split without leaks (:func:`split_patches`) and learnt by Lightning (:func:`fit`); what came of
+it is judged (:func:`judge`), calibrated and described. Bands, scaling and masking are those of :mod:`darts_xr.cube`
+and :mod:`darts_xr.inference`, from one definition, so that a network is trained on exactly what it will be given.
 """
 
-from darts_xr.training.examples import TrainingScene, collect_scene, label_mask
-from darts_xr.training.fit import Schedule, fit, score_pixels
+from importlib import import_module
+from typing import Any
 
-__all__ = ["Schedule", "TrainingScene", "collect_scene", "fit", "label_mask", "score_pixels"]
+from darts_xr.errors import TrainingError
+
+# Names load on first use: what trains needs the extra "train", and says so only when it is asked for.
+_HOMES = {
+    "Augmentation": "settings",
+    "Design": "settings",
+    "Judgement": "judging",
+    "LabelFile": "labels",
+    "LabelledScene": "patches",
+    "Labels": "labels",
+    "Lessons": "fitting",
+    "MatchReport": "matching",
+    "Parts": "splits",
+    "PatchStore": "patches",
+    "Patching": "settings",
+    "Recipe": "settings",
+    "Sampling": "settings",
+    "SceneLabels": "matching",
+    "Split": "splits",
+    "Start": "settings",
+    "check_leakage": "splits",
+    "ensemble_card": "cards",
+    "export_member": "export",
+    "first_weights": "starts",
+    "fit": "fitting",
+    "judge": "judging",
+    "label_mask": "burn",
+    "label_statistics": "labels",
+    "leave_one_out": "splits",
+    "match_labels": "matching",
+    "member_card": "cards",
+    "mine_hard": "mining",
+    "open_patches": "patches",
+    "plot_reliability": "judging",
+    "read_labels": "labels",
+    "read_settings": "settings",
+    "score_objects": "object_scores",
+    "split_patches": "splits",
+    "training_statistics": "statistics",
+    "write_patches": "patches",
+}
+_EXTRA = {
+    "kornia",
+    "onnx",
+    "onnxscript",
+    "pydantic",
+    "pytorch_lightning",
+    "tensorboard",
+    "torchmetrics",
+    "zarr",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'darts_xr.training' has no attribute {name!r}")
+    from darts_xr.inference._torchvision import declare_missing_operators
+
+    declare_missing_operators()  # torchmetrics imports torchvision, too
+    try:
+        value = getattr(import_module(f"darts_xr.training.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        raise TrainingError(
+            f"darts_xr.training.{name} needs {error.name}, which the extra train brings: "
+            "pip install 'darts-xr[train]'"
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

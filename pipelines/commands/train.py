@@ -13,18 +13,29 @@ from pipelines.console import screen, steps
 @click.command()
 @click.argument("configuration", type=PATH)
 @click.option("--out", type=PATH, default=Path("models"), show_default=True)
+@click.option(
+    "--devices", type=click.IntRange(1), default=1, show_default=True, help="GPUs that train together."
+)
 @verb
-def command(configuration: Path, out: Path, as_json: bool) -> None:
-    """Train the networks that CONFIGURATION describes."""
+def command(configuration: Path, out: Path, devices: int, as_json: bool) -> None:
+    """Train, judge and calibrate the networks that CONFIGURATION describes.
+
+    The same command goes on where it was killed.
+    """
     from pipelines.training import train as run_train
 
     with steps() as bar:
-        checkpoints = run_train(configuration, out=out, say=bar.say)
+        trained = run_train(configuration, out=out, devices=devices, say=bar.say)
     summary = {
-        c.name: {"file": c.path, "sha256": c.sha256, "scores": c.training["pixel_scores"]}
-        for c in checkpoints
+        c.name: {
+            "file": c.path,
+            "sha256": c.sha256,
+            "scores": c.training.get("pixel_scores"),
+            "temperature": c.temperature,
+        }
+        for c in trained.checkpoints
     }
     if not as_json:
         for name, facts in summary.items():
-            screen.print(name, facts["scores"])
-    finish(summary, as_json, out)
+            screen.print(name, facts["scores"] or "not scored: no validation")
+    finish({"members": summary, "objects": trained.objects, "card": str(out / "MODEL_CARD.md")}, as_json, out)

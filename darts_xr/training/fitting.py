@@ -1,0 +1,240 @@
+"""Train a network with Lightning: the best epoch by validation comes out, a killed training goes on exactly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from darts_xr.errors import PatchError, TrainingError
+from darts_xr.inference import Checkpoint
+from darts_xr.training.callbacks import STATE, KeepState, Report, Sheets, Waiting
+from darts_xr.training.draws import Batch, PatchDataset, plain_loader, steps_per_epoch, training_loader
+from darts_xr.training.module import SlumpModule
+from darts_xr.training.patches import PatchStore
+from darts_xr.training.settings import Recipe
+
+log = logging.getLogger(__name__)
+BEST = "best.ckpt"
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Patches to learn from and patches to be scored on.
+
+    Parameters
+    ----------
+    store : PatchStore
+        Where the training patches lie.
+    rows : numpy.ndarray
+        Which of them.
+    validation : PatchStore, optional
+        Where the validation patches lie; may be the same store. None: the last epoch is taken, and nothing is scored.
+    validation_rows : numpy.ndarray
+        Which of them.
+    """
+
+    store: PatchStore
+    rows: NDArray[np.integer]
+    validation: PatchStore | None = None
+    validation_rows: NDArray[np.integer] = field(default_factory=lambda: np.empty(0, int))
+
+
+class _Data(pl.LightningDataModule):
+    """Loaders that begin where the training is."""
+
+    def __init__(self, lessons: Lessons, recipe: Recipe) -> None:
+        super().__init__()
+        self.lessons, self.recipe = lessons, recipe
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        assert trainer is not None  # Lightning sets it before it asks for batches
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return training_loader(
+            self.lessons.store, self.lessons.rows, self.recipe, epoch=trainer.current_epoch,
+            skip=done * self.recipe.batch, rank=trainer.global_rank, world=trainer.world_size,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        if self.lessons.validation is None:
+            return []
+        assert self.trainer is not None
+        mine = self.lessons.validation_rows[self.trainer.global_rank :: self.trainer.world_size]
+        return plain_loader(self.lessons.validation, mine, self.recipe)
+
+
+def fit(
+    network: nn.Module,
+    member: Checkpoint,
+    lessons: Lessons,
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
+    *,
+    devices: int = 1,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train a network in place; the same call in the same folder goes on where a killed one was.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As built by ``member.architecture``, with its first weights.
+    member : Checkpoint
+        Bands and scaling; its file need not exist yet.
+    lessons : Lessons
+        Patches.
+    recipe : Recipe
+        How.
+    folder : path
+        Where states, the best epoch, ``metrics.csv``, TensorBoard's files and sheets of validation patches go.
+    devices : int, optional
+        GPUs to train on, each a process of its own (DDP); or processes where there is no GPU.
+    report : callable, optional
+        Called with number, from 1, and scores of each epoch; with several devices it must be picklable.
+    progress : bool, optional
+        Whether Lightning draws a progress bar.
+
+    Returns
+    -------
+    dict
+        Record for the checkpoint's header: recipe, scores of each epoch, the epoch that was chosen. ``network`` has the
+        weights of that epoch and is in evaluation mode.
+
+    Raises
+    ------
+    TrainingError
+        There is no slump to learn, a band is missing, the loss is no number (the message names the patches, and the
+        last good state stays), or the folder holds another training.
+    PatchError
+        The side of the patches does not suit the network.
+
+    Notes
+    -----
+    What is drawn depends on seed, epoch and step alone. On a CPU a resumed training ends with the same bits as one that
+    was not disturbed, for the same number of threads.
+
+    Examples
+    --------
+    >>> record = fit(network, member, Lessons(store, rows), Recipe(), "training/tcvis")  # doctest: +SKIP
+    """
+    check_lessons(member, lessons)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = torch.cuda.is_available()
+    steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
+    module = SlumpModule(network, member, recipe, lessons.store, steps=steps)
+    scored = lessons.validation is not None
+    teller = Report(report)
+    callbacks: list[Any] = [teller, KeepState(folder, recipe.keep_every), Waiting()]
+    if lessons.validation is not None:
+        mode = "min" if recipe.monitor == "loss" else "max"
+        monitor = f"val_{recipe.monitor}"
+        best = ModelCheckpoint(
+            folder,
+            Path(BEST).stem,
+            monitor=monitor,
+            mode=mode,
+            save_weights_only=True,
+            enable_version_counter=False,
+        )
+        callbacks[1:1] = [
+            best,
+            Sheets(folder / "sheets", PatchDataset(lessons.validation, lessons.validation_rows)),
+        ]
+        if recipe.patience is not None:
+            callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=devices,
+            strategy="ddp_spawn" if devices > 1 else "auto",
+            precision=recipe.precision,
+            max_epochs=recipe.epochs,
+            gradient_clip_val=recipe.clip,
+            callbacks=callbacks,
+            logger=[
+                CSVLogger(folder, name=None, version=""),
+                TensorBoardLogger(folder, name=None, version="tensorboard"),
+            ],
+            default_root_dir=folder,
+            enable_checkpointing=scored,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,
+        )
+    state = folder / STATE
+    resume = state if state.is_file() else None
+    if resume is not None:
+        log.info("%s goes on from %s", member.name, resume)
+    with _quiet():
+        trainer.fit(module, datamodule=_Data(lessons, recipe), ckpt_path=resume, weights_only=True)
+    # Read back rather than asked of the trainer: where several processes trained, this one knows nothing.
+    last = torch.load(state, map_location="cpu", weights_only=True)
+    kept = torch.load(folder / BEST, map_location="cpu", weights_only=True) if scored else last
+    module.load_state_dict(kept["state_dict"])
+    network.to("cpu").eval()
+    return {
+        "recipe": asdict(recipe),
+        "history": last["callbacks"][teller.state_key]["history"],
+        "chosen_epoch": int(kept["epoch"]) + 1,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice, which is for those who write loops, out of the user's log."""
+    chatter = logging.getLogger("pytorch_lightning")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils.data|torch.optim")
+            yield
+    finally:
+        chatter.setLevel(level)
+
+
+def check_lessons(member: Checkpoint, lessons: Lessons) -> None:
+    """Refuse patches that cannot teach this network; see :func:`fit`."""
+    stride = member.architecture.stride
+    for store in (lessons.store, lessons.validation):
+        if store is None:
+            continue
+        if store.side % stride:
+            raise PatchError(
+                f"{store.path} has patches of {store.side} px, and {member.name} takes multiples of {stride} px. Cut "
+                f"them with a side of {max(1, store.side // stride) * stride} px, or take a smaller depth."
+            )
+        if missing := [name for name in member.band_names if name not in store.bands]:
+            raise TrainingError(
+                f"{store.path} lacks {', '.join(missing)}, which {member.name} takes; cut it anew."
+            )
+    if not len(lessons.rows):
+        raise TrainingError(f"There is no patch to train {member.name} on.")
+    if not (lessons.store.table["n_positive"].to_numpy()[lessons.rows] > 0).any():
+        raise TrainingError(
+            f"None of the {len(lessons.rows)} patches to train {member.name} on shows a slump: the class is empty. "
+            "Check the match report of the labels, and the split."
+        )
+    if lessons.validation is not None and not len(lessons.validation_rows):
+        raise TrainingError(f"There is no patch to validate {member.name} on; check the split.")
