@@ -23,8 +23,8 @@ CONDA_NAMES = {
 }
 # Where a name stands tells what it may import: itself and what stands before it.
 FLOW = (
-    "errors", "addresses", "atomic", "rasters", "globe", "stac", "graph", "planet", "catalog", "cube", "inference",
-    "objects", "products", "assess", "training", "cluster", "sample",
+    "errors", "memory", "addresses", "atomic", "rasters", "globe", "stac", "graph", "planet", "catalog", "cube",
+    "inference", "objects", "products", "assess", "training", "cluster", "sample",
 )  # fmt: skip
 
 

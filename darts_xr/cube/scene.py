@@ -23,6 +23,7 @@ from darts_xr.cube.layers import items_near
 from darts_xr.cube.loaders import Engine
 from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MaskError, MissingBandsError
+from darts_xr.memory import keep_freed_memory
 from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.planet.masks import MASK_RULES, default_rule, find_rule, valid_mask
 from darts_xr.rasters import check_same_grid, naming_read_errors, read_header, utm_code
@@ -114,6 +115,7 @@ def open_scene(
     >>> items = darts_xr.planet_items("delivery")  # doctest: +SKIP
     >>> scene = open_scene(items[0], auxiliary="auxiliary/catalog.json")  # doctest: +SKIP
     """
+    keep_freed_memory()
     item = normalize_item(item)
     _, image_file, positions = image_asset(item)
     masked = mask_asset(item, kind=MASK_RULES[mask_rule].mask if mask_rule in MASK_RULES else None)

@@ -24,6 +24,7 @@ from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.published import published_windows
 from darts_xr.inference.structured import VALID, lazy_records
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
+from darts_xr.memory import keep_freed_memory
 
 FloatArray = NDArray[np.float32]
 Tiling = Literal["lattice", "legacy"]
@@ -164,6 +165,7 @@ def predict(
     --------
     >>> prob = predict(scene, load_ensemble("demo"))  # doctest: +SKIP
     """
+    keep_freed_memory()
     if tiling not in get_args(Tiling):
         raise ValueError(f"tiling must be one of {', '.join(get_args(Tiling))}, got {tiling!r}")
     if tiling == "legacy" and (tile, margin) != (None, None):

@@ -24,7 +24,7 @@ from distributed import Client
 from distributed.security import Security
 
 import darts_xr as dx
-from darts_xr import cluster as cluster_module
+from darts_xr.cluster import local as cluster_module
 from tests.inference.worlds import scene_of, small_ensemble
 
 
@@ -261,7 +261,7 @@ def test_a_shell_takes_the_lines_for_workers() -> None:
 
 
 def test_the_guide_shows_the_lines_for_workers() -> None:
-    guide = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
     shown = re.findall(r"^(export .*)$", guide, flags=re.MULTILINE)
     assert shown == cluster_module.export_lines(2).splitlines()
 

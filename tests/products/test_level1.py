@@ -9,7 +9,8 @@ import shapely
 import xarray as xr
 
 from darts_xr.errors import CRSError, ProductError
-from darts_xr.products import area_m2, empty_level1, level1, merge_level1
+from darts_xr.globe import area_m2
+from darts_xr.products import empty_level1, level1, merge_level1
 from tests.products.rows import box, feats, image
 
 # "str" with pandas 3, "object" before

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_xr.errors import CRSError, ProductError
+from darts_xr.globe import area_m2
 from darts_xr.products import (
-    area_m2,
     empty_level1,
     level2,
     merge_level1,
