@@ -238,4 +238,25 @@ def area_m2(frame: gpd.GeoDataFrame | gpd.GeoSeries) -> NDArray[np.float64]:
     array([30020.])
     """
     require_crs(frame, "frame")
-    return np.asarray(frame.geometry.to_crs(EQUAL_AREA).area, np.float64)
+    geometry = frame.geometry
+    shapes = geometry.to_numpy()
+    # Most polygons are one ring: its sum needs no projected polygon, which takes longer to make than all the rest.
+    plain = (shapely.get_type_id(shapes) == 3) & (shapely.get_num_interior_rings(shapes) == 0)
+    plain &= ~shapely.is_empty(shapes)
+    area = np.empty(len(shapes))
+    area[~plain] = geometry[~plain].to_crs(EQUAL_AREA).area
+    area[plain] = _ring_areas(shapes[plain], transformer(geometry.crs.to_string(), EQUAL_AREA))
+    return area
+
+
+def _ring_areas(shapes: NDArray[np.object_], project: Transformer) -> NDArray[np.float64]:
+    """Areas of projected polygons without holes, by GEOS's own sum in its own order."""
+    count = shapely.get_num_coordinates(shapes)
+    last = np.cumsum(count) - 1
+    first = last - count + 1
+    x, y = project.transform(*shapely.get_coordinates(shapes).T)
+    term = x - np.repeat(x[first], count)
+    term[1:-1] *= y[:-2] - y[2:]
+    term[first], term[last] = 0.0, 0.0
+    ring = np.repeat(np.arange(len(shapes)), count)
+    return np.abs(np.bincount(ring, term, len(shapes)) / 2)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 # Where a name stands tells what it may import: itself and what stands before it.
 FLOW = (
-    "errors", "addresses", "atomic", "digests", "percent", "rasters", "globe", "stac", "graph", "planet", "catalog",
-    "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
+    "errors", "memory", "addresses", "atomic", "digests", "percent", "rasters", "globe", "stac", "graph", "planet",
+    "catalog", "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
 )  # fmt: skip
 _BEGIN, _END = "<!-- drawn by python -m tests.architecture -->\n", "<!-- end of the drawing -->\n"
 

@@ -17,6 +17,7 @@ from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from darts_xr.errors import ParameterError
+from darts_xr.memory import ALLOCATOR_VARIABLES
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,7 @@ _GDAL_VARIABLES = {
     "GDAL_CACHEMAX": "256",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
-# A forward pass on a CPU takes and frees a hundred megabytes many times over. Kept, they need not be cleared by the
-# system each time, which is 30 % of the networks' time. For GNU's C library, and only from a process's start.
-_ALLOCATOR_VARIABLES = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),  # smaller pieces come from memory that was freed before
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),  # of which so much is kept
-    "MALLOC_ARENA_MAX": "1",  # another arena would hold no more than 64 MiB in one piece
-}
+_ALLOCATOR_VARIABLES = {name: str(value) for name, value in ALLOCATOR_VARIABLES.items()}
 # Dask writes these into this process when it starts another one.
 _WRITTEN_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")
 _SPAWN = "distributed.nanny.pre-spawn-environ"

@@ -24,6 +24,7 @@ from darts_xr.cube.measured import MEASURED
 from darts_xr.cube.metadata import linked, scene_coords
 from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MissingBandsError
+from darts_xr.memory import keep_freed_memory
 from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.planet.masks import valid_mask
 from darts_xr.rasters import RasterHeader, RasterLimits, naming_read_errors, open_raster, read_image
@@ -134,6 +135,7 @@ def open_scene(
     >>> items = darts_xr.planet_items("delivery")  # doctest: +SKIP
     >>> scene = open_scene(items[0], auxiliary="auxiliary/catalog.json")  # doctest: +SKIP
     """
+    keep_freed_memory()
     limits = limits or RasterLimits()
     files = scene_files(item, mask_rule=mask_rule, limits=limits)
     image, rule = files.image, files.rule.name

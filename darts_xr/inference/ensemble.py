@@ -22,6 +22,7 @@ from darts_xr.inference.network import (
     preferred_device,
     use_batch_statistics,
 )
+from darts_xr.memory import keep_freed_memory
 
 BatchNorm = Literal["eval", "per-tile"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -164,6 +165,7 @@ def load_ensemble(
     >>> load_ensemble("demo").bands[:3]
     ('ndvi', 'blue', 'green')
     """
+    keep_freed_memory()
     if not paths:
         raise CheckpointError(
             'No checkpoint given. Give one path a member, or "demo" for the shipped networks.'
@@ -221,6 +223,7 @@ def network_of(
     member: Checkpoint, device: str, batch_norm: BatchNorm, compiled: bool = False, calibrated: bool = False
 ) -> tuple[nn.Module, torch.device]:
     """Return a member's network, made ready for prediction on its device once in this process."""
+    keep_freed_memory()  # here too: an ensemble may come to a process as a pickle
     where = resolve_device(device)
     key = (member.sha256, str(where), batch_norm, compiled, calibrated)
     with _loading:  # two threads would otherwise load the same weights at the same time

@@ -26,6 +26,7 @@ from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.published import published_windows
 from darts_xr.inference.structured import VALID, structured_array
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
+from darts_xr.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -309,6 +310,7 @@ def predict(
     >>> prob = predict(scene, load_ensemble("demo"))  # doctest: +SKIP
     >>> near = predict(scene, load_ensemble("demo"), window=(-121.6, 72.3, -121.5, 72.31))  # doctest: +SKIP
     """
+    keep_freed_memory()
     request = _check(scene, ensemble, window, tiling, tile, margin, augment, calibrated)
     mean = _members(scene, ensemble, request, each=False)
     return _labelled(scene, request, mean, _attributes(scene, ensemble, request))
@@ -349,6 +351,7 @@ def predict_members(
     >>> votes = predict_members(scene, load_ensemble("demo"))  # doctest: +SKIP
     >>> votes["member_probability"].plot(col="member")  # doctest: +SKIP
     """
+    keep_freed_memory()
     request = _check(scene, ensemble, window, tiling, tile, margin, augment, calibrated)
     attrs = _attributes(scene, ensemble, request)
     each = _members(scene, ensemble, request, each=True)

@@ -8,13 +8,15 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
 from darts_xr.errors import ProductError
 from darts_xr.globe import require_crs
 from darts_xr.objects.runs import components
-from darts_xr.products.geometry import area_columns, geohashes, valid_polygons
+from darts_xr.products.geometry import area_columns, geohashes, threaded, valid_polygons
 from darts_xr.products.level_one import (
     INFORMATION,
     LEVEL1_INFORMATION,
@@ -55,10 +57,28 @@ def overlap_groups(
         shapely.prepare(shapes)
         meet = shapely.intersects(shapes[left], shapes[right])
     else:
-        meet = shapely.relate_pattern(shapes[left], shapes[right], "T********")
-        meet[meet] = ~_only_slivers(shapes[left[meet]], shapes[right[meet]])
+        meet = threaded(_interiors_meet, shapes[left], shapes[right])
     left, right = left[meet], right[meet]
     return components(len(shapes), left, right)
+
+
+def _interiors_meet(left: NDArray[np.object_], right: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Whether the interiors of pairs of polygons meet.
+
+    In the middle of what their boxes share, most pairs that meet have a common inner point: that is found in a tenth of
+    the time that all relations of two outlines take.
+    """
+    low = np.maximum(*(shapely.bounds(side)[:, :2] for side in (left, right)))
+    high = np.minimum(*(shapely.bounds(side)[:, 2:] for side in (left, right)))
+    middle = (low + high) / 2
+    meet = shapely.contains_xy(left, *middle.T)
+    at = np.flatnonzero(meet)
+    meet[at] = shapely.contains_xy(right[at], *middle[at].T)
+    at = np.flatnonzero(~meet)
+    meet[at] = shapely.relate_pattern(left[at], right[at], "T********")
+    at = at[meet[at]]  # a sliver is too thin to hold the middle but by a rare accident
+    meet[at] = ~_only_slivers(left[at], right[at])
+    return np.asarray(meet)
 
 
 def _only_slivers(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDArray[np.bool_]:
@@ -84,7 +104,7 @@ def union_by_group(shapes: NDArray[np.object_], group: NDArray[np.int64]) -> NDA
         place = np.arange(len(group)) - np.repeat(begin, count)
         second = place % 2 == 1
         first = np.flatnonzero(second) - 1
-        shapes[first] = shapely.union(shapes[first], shapes[second])
+        shapes[first] = threaded(shapely.union, shapes[first], shapes[second])
         shapes, group = shapes[~second], group[~second]
 
 
@@ -143,7 +163,7 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     require(level1, _NEEDED, "Level 1")
     check_ids(level1)
     _check_dates(level1)
-    rows = level1.to_crs("EPSG:4326").sort_values(["year", "id_geohash", "image_id", "id"], ignore_index=True)
+    rows = _sorted(level1.to_crs("EPSG:4326"), ["year", "id_geohash", "image_id", "id"])
     rows, repaired = valid_polygons(rows, _row_name(rows))
     group = overlap_groups(rows.geometry.to_numpy(), rows["year"].to_numpy(), touching)
     shapes = union_by_group(rows.geometry.to_numpy(), group)
@@ -251,10 +271,7 @@ def _same_year(
 
 def _ordered(features: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Sort features and put the columns in order."""
-    out = features.sort_values(
-        ["year", "id_geohash", "id_geohash_level1", "earliest_date", "area_m2"],
-        kind="stable", ignore_index=True,
-    )  # fmt: skip
+    out = _sorted(features, ["year", "id_geohash", "id_geohash_level1", "earliest_date", "area_m2"])
     return out[list(LEVEL2_COLUMNS)]
 
 
@@ -275,6 +292,13 @@ def _information(rows: gpd.GeoDataFrame) -> pd.Series[str]:
         return pd.Series([f"{INFORMATION} - {LEVEL2_INFORMATION}"] * len(rows), dtype="str")
     named = rows["DARTS_dataset_information"].str.removesuffix(f" - {LEVEL1_INFORMATION}")
     return named + f" - {LEVEL2_INFORMATION}"
+
+
+def _sorted(rows: gpd.GeoDataFrame, names: list[str]) -> gpd.GeoDataFrame:
+    """Sort rows, numbered anew; equal ones stay in their order. Arrow sorts texts four times as fast as pandas."""
+    keys = pa.table({name: pa.array(rows[name]) for name in names})
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in names])
+    return rows.iloc[order.to_numpy()].reset_index(drop=True)
 
 
 def _row_name(level1: gpd.GeoDataFrame) -> Callable[[int], str]:
@@ -300,15 +324,18 @@ def _joined(values: pd.Series[str], group: NDArray[np.int64], n: int) -> list[st
 
 
 def _check_dates(level1: gpd.GeoDataFrame) -> None:
-    images = level1[["image_id", "date", "year"]].drop_duplicates()
-    of_year = images["date"].str[:4] == images["year"].astype(str)
+    days = level1.loc[~level1.duplicated(["date", "year"]).to_numpy(), ["image_id", "date", "year"]]
+    of_year = days["date"].str[:4] == days["year"].astype(str)
     if not of_year.all():
-        row = images.iloc[int(np.argmax(~of_year))]
+        row = days.iloc[int(np.argmax(~of_year))]
         raise ProductError(
             f"image {row['image_id']}: date {row['date']!r} is not in the year {row['year']}; "
             "dates are YYYY-MM-DD and the year is theirs"
         )
+    images = level1[["image_id", "date"]].drop_duplicates()
     for image_id, date in zip(images["image_id"].tolist(), images["date"].tolist(), strict=True):
+        if image_id.startswith(f"{date.replace('-', '')}_") and "-" not in image_id:
+            continue  # what most ids look like, seen sooner than by a pattern
         named = image_date(image_id)
         if named is not None and named != date:
             raise ProductError(

@@ -172,3 +172,17 @@ def test_the_same_image_twice_is_refused() -> None:
 def test_areas_do_not_depend_on_longitude() -> None:
     west, east = (gpd.GeoSeries([shapely.box(x, 70, x + 0.1, 70.1)], crs=4326) for x in (-139, 41))
     np.testing.assert_allclose(area_m2(west), area_m2(east), rtol=1e-10)
+
+
+def test_areas_are_those_of_projected_polygons() -> None:
+    with_hole = shapely.box(-139, 69, -138.9, 69.1).difference(shapely.box(-138.96, 69.03, -138.93, 69.06))
+    parts = shapely.MultiPolygon([box(0), box(3)])
+    shapes = [
+        *shapely.buffer(shapely.points(np.linspace(-179, 179, 50), 70), 1e-3),
+        with_hole,
+        parts,
+        box(0, side=7),
+    ]
+    for crs in ("EPSG:4326", "EPSG:3571", "EPSG:32608"):
+        frame = gpd.GeoSeries(shapes, crs="EPSG:4326").to_crs(crs)
+        np.testing.assert_allclose(area_m2(frame), frame.to_crs("EPSG:3571").area, rtol=1e-12)

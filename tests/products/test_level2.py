@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import geohash
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from darts_xr.errors import CRSError, ProductError
 from darts_xr.globe import area_m2
-from darts_xr.products import empty_level1, level2, merge_level1, site_table, update_level2
+from darts_xr.objects.runs import components
+from darts_xr.products import (
+    empty_level1,
+    geometry,
+    level2,
+    merge_level1,
+    site_table,
+    update_level2,
+)
 from darts_xr.products.geometry import geohashes
+from darts_xr.products.level_two import overlap_groups
 from tests.helpers import real_data
 from tests.products.rows import box, image, random_level1
 
@@ -106,6 +116,80 @@ def test_members_and_areas_equal_plain_dissolve(seed: int, n: int, touching: boo
     assert got.n_features_level1.sum() == len(rows)
     shuffled = rows.sample(frac=1, random_state=seed % 1000)
     assert level2(shuffled, touching=touching).to_wkb().equals(got.to_wkb())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60))
+def test_groups_are_those_that_the_relations_of_all_outlines_give(seed: int, n: int) -> None:
+    shapes = random_shapes(seed, n)
+    labels = np.arange(n) % 2
+    left, right = np.triu_indices(n, 1)
+    same = labels[left] == labels[right]
+    left, right = left[same], right[same]
+    meet = shapely.relate_pattern(shapes[left], shapes[right], "T********")
+    expected = components(n, left[meet], right[meet])
+    np.testing.assert_array_equal(overlap_groups(shapes, labels), expected)
+
+
+def random_shapes(seed: int, n: int) -> np.ndarray:
+    """Rings with holes, crescents and squares that touch: boxes that meet say little of what is inside."""
+    rng = np.random.default_rng(seed)
+    centres = shapely.points(rng.integers(0, 8, (n, 2)) / 1000 + [-139, 69])
+    wide = shapely.buffer(centres, rng.uniform(0.5e-3, 3e-3, n), quad_segs=4)
+    hole = shapely.buffer(centres, rng.uniform(0.1e-3, 2e-3, n), quad_segs=4)
+    ring = shapely.difference(wide, hole)
+    square = shapely.box(*shapely.get_coordinates(centres).T, *(shapely.get_coordinates(centres) + 1e-3).T)
+    kind = rng.integers(0, 3, n)
+    shapes = np.where(kind == 0, wide, np.where(kind == 1, ring, square))
+    return np.where(shapely.is_empty(shapes), square, shapes)
+
+
+def test_many_rows_in_threads_give_what_one_thread_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_level1(5, 300, ("2021-07-01", "2021-08-01", "2022-07-01"))
+    plain = level2(rows)
+    monkeypatch.setattr(geometry, "_FEW", 8)
+    split = level2(rows)
+    assert split.to_wkb().equals(plain.to_wkb())
+
+
+def _beyond_a_hair(degrees: float) -> bool:
+    """Nearer to the equator and the first meridian python-geohash shifts by more bits than a number has."""
+    return degrees == 0 or abs(degrees) >= 1e-12
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(
+                st.floats(-540, 540, exclude_max=True).filter(_beyond_a_hair),
+                st.floats(-90, 90).filter(_beyond_a_hair),
+            ),
+            # rims of cells, and what lies next to them
+            st.tuples(
+                st.integers(-(2**29), 2**29 - 1).map(lambda i: i / 2**29 * 180),
+                st.integers(-(2**29), 2**29 - 1).map(lambda i: i / 2**29 * 90),
+            ),
+            st.tuples(
+                st.integers(1, 2**29 - 1).map(lambda i: float(np.nextafter(i / 2**29 * 180, -999))),
+                st.integers(1 - 2**29, -1).map(lambda i: float(np.nextafter(i / 2**29 * 90, -999))),
+            ),
+        ),
+        min_size=1,
+    )
+)
+@example(
+    [(0.0, 90.0), (180.0, -90.0), (-180.0, 0.0), (179.99999999999997, 89.99999999999999), (-0.0, -1e-320)]
+)
+@pytest.mark.filterwarnings("ignore:.*latitude.*")
+def test_geohashes_are_those_of_python_geohash(points: list[tuple[float, float]]) -> None:
+    expected = [geohash.encode(float(lat), float(lon), 12) for lon, lat in points]
+    assert geometry.encode_geohashes(np.array(points)) == expected
+
+
+def test_a_centroid_beyond_the_pole_is_refused() -> None:
+    with pytest.raises(ProductError, match="latitude"):
+        geometry.encode_geohashes(np.array([[0.0, 90.1]]))
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,0 +1,80 @@
+"""What the C library does with freed memory, seen from outside: pages that the system gives anew."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory
+
+# Pages of 4 KiB that come for 100 MB which were taken and freed just before, in this thread and in a new one.
+_COUNT = """
+import resource
+from concurrent.futures import ThreadPoolExecutor
+
+def pages():
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        taken = bytearray(100_000_000)
+        taken[::4096] = b"1" * len(taken[::4096])
+        given = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        del taken
+    return given
+
+with ThreadPoolExecutor(1) as pool:
+    print(pages(), pool.submit(pages).result())
+"""
+_FRESH = 100_000_000 // 4096
+gnu_only = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be told to keep memory"
+)
+
+
+def _pages(first: str, **environment: str) -> list[int]:
+    """Pages that a new process gets which says ``first``."""
+    bare = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_VARIABLES}
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{first}\n{_COUNT}"], env=bare | environment, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    return [int(count) for count in answer.stdout.split()]
+
+
+@gnu_only
+@pytest.mark.parametrize(
+    "first", ["import darts_xr as dx; dx.load_ensemble('demo')", "import darts_xr.memory as m; m.keep_freed_memory()"]
+)  # fmt: skip
+def test_a_process_keeps_the_memory_that_it_frees(first: str) -> None:
+    assert max(_pages(first)) < 1000
+
+
+@gnu_only
+def test_without_the_library_memory_goes_back_to_the_system() -> None:
+    assert min(_pages("import darts_xr")) >= _FRESH
+
+
+@gnu_only
+def test_what_the_environment_says_of_the_allocator_holds() -> None:
+    kept = _pages(
+        "import darts_xr as dx; dx.load_ensemble('demo')",
+        MALLOC_MMAP_THRESHOLD_="131072",
+        MALLOC_TRIM_THRESHOLD_="131072",
+    )
+    assert min(kept) >= _FRESH
+
+
+def test_another_c_library_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    keep_freed_memory.cache_clear()
+    try:
+        with caplog.at_level(logging.INFO, logger="darts_xr.memory"):
+            assert keep_freed_memory() is False
+    finally:
+        keep_freed_memory.cache_clear()
+    assert "not GNU's C library" in caplog.text
