@@ -127,6 +127,10 @@ class ObjectError(DartsError):
     """Objects, polygons or the layers that filter them cannot be used."""
 
 
+class ClusterError(DartsError):
+    """A Dask cluster cannot be reached or started."""
+
+
 class ProductError(DartsError):
     """A product cannot be built or written."""
 

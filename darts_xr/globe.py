@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from darts_xr.errors import CRSError
+from darts_xr.errors import CRSError, ParameterError
 
 #: West, south, east, north in degrees; west > east where the box crosses 180° (RFC 7946).
 Bounds = tuple[float, float, float, float]
@@ -43,12 +43,19 @@ def require_crs(frame: gpd.GeoDataFrame | gpd.GeoSeries, name: str) -> None:
     ------
     CRSError
         If the frame has no CRS.
+    ParameterError
+        If it is no frame.
 
     Examples
     --------
     >>> import geopandas as gpd
     >>> require_crs(gpd.GeoSeries([], crs=4326), "the inventory")
     """
+    if not isinstance(frame, gpd.GeoDataFrame | gpd.GeoSeries):
+        raise ParameterError(
+            f"{name} is a {type(frame).__name__}, not a GeoDataFrame; read a file first, for example with "
+            "darts_xr.assess.read_inventory(path).features"
+        )
     if frame.crs is None:
         raise CRSError(
             f"{name} has no coordinate reference system; set the right one with .set_crs(...) first"

@@ -14,6 +14,7 @@ import pystac
 
 import darts_xr as dx
 from darts_xr.addresses import redact
+from darts_xr.assess import read_inventory
 from darts_xr.catalog.checksums import add_checksums
 from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral
 from darts_xr.errors import DartsError, MissingBandsError, OnError, PipelineError
@@ -84,7 +85,7 @@ def load_sources(settings: Settings) -> Sources:
             raise PipelineError(
                 f"Infrastructure file not found: {infrastructure}. Check the path, or leave the filter out."
             )
-        infrastructure = gpd.read_file(infrastructure)
+        infrastructure = read_inventory(infrastructure).features
     if settings.checksums:
         layers = list(add_checksums(layers)) if isinstance(layers, list) else layers
         cover = None if cover is None else list(add_checksums(cover))

@@ -16,6 +16,7 @@ import platformdirs
 import torch
 
 import darts_xr as dx
+from darts_xr.errors import ParameterError
 from darts_xr.inference import Ensemble
 from darts_xr.inference.ensemble import network_of
 from darts_xr.inference.forward import compute_dtype
@@ -93,6 +94,8 @@ def bench(
         Valid pixels per second of the bare members, of ``predict`` from memory and from files to polygons; the last two
         as a share of the first; hours for the 880 billion pixels of the published archive on one such machine.
     """
+    if repeats < 1:
+        raise ParameterError(f"repeats must be 1 or more, got {repeats}")
     ensemble = dx.load_ensemble(*models, device=device)
     with tempfile.TemporaryDirectory(prefix="darts_xr_bench_") as folder:
         world = write_world(Path(folder) / "world", seed=3, scenes=1, size=size)

@@ -181,8 +181,8 @@ def read_training(config: str | os.PathLike[str] | Mapping[str, Any]) -> Trainin
     else:
         where = str(config)
         try:
-            values = yaml.safe_load(Path(config).read_text())
-        except (OSError, yaml.YAMLError) as error:
+            values = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SettingsError(f"{where} cannot be read as YAML: {error}") from error
         if not isinstance(values, dict):
             raise SettingsError(f"{where} holds no configuration, which is a mapping of names to values.")

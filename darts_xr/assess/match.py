@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
@@ -186,7 +187,7 @@ class Pairs:
         buffer: float = 0.0,
         rule: MatchRule = ANY_OVERLAP,
     ) -> None:
-        if not buffer >= 0:
+        if not 0 <= buffer < math.inf:
             raise AssessmentError(f"buffer must be 0 m or more, got {buffer!r}")
         if buffer > 0 and rule.min_iou > 0:
             raise AssessmentError(

@@ -121,7 +121,8 @@ def _geometry(value: Any) -> BaseGeometry:
         return shapely.geometry.shape(dict(value) if isinstance(value, Mapping) else value)
     except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise CatalogError(
-            f"intersects is neither a GeoJSON geometry nor a shapely one: {error!r}"
+            f"intersects is neither a GeoJSON geometry nor a shapely one: {error!r}; of a file give "
+            "geopandas.read_file(path).to_crs(4326).union_all()"
         ) from error
 
 

@@ -54,6 +54,11 @@ def to_item(document: Any, address: str) -> pystac.Item:
     try:
         if not isinstance(document, dict):
             raise TypeError(f"it is {str(document)[:40]!r} and no JSON object")
+        if "_links" in document and "_permissions" in document:
+            raise CatalogError(
+                "it is a search result of Planet's Data API, which names scenes and holds none; order them (bundle "
+                "analytic_sr_udm2) and make a catalogue of the delivery with darts-xr catalog"
+            )
         # Links are dealt with before pystac sees them: it would follow a root link, over the network too.
         links = {link["rel"]: link["href"] for link in reversed(document["links"])}
         document["links"] = [link for link in document["links"] if link["rel"] not in _STRUCTURE]

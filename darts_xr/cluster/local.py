@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
-from darts_xr.errors import ParameterError
+from darts_xr.errors import ClusterError, ParameterError
 from darts_xr.memory import ALLOCATOR_VARIABLES
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,13 @@ def start_cluster(
             raise ParameterError(
                 f"the workers of {address} are running: leave out n_workers and threads_per_worker"
             )
-        return ClusterClient(address, security=security, **options)
+        try:
+            return ClusterClient(address, security=security, **options)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"there is no Dask scheduler at {address!r} ({error}); give its address, such as tcp://10.0.0.1:8786, "
+                "or 'local' on the command line to start a cluster here"
+            ) from error
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = _count_gpus()
     workers, threads, share = _share_out(cores, MEMORY_LIMIT, gpus, n_workers, threads_per_worker)

@@ -23,7 +23,7 @@ from darts_xr.cube.loaders import Engine
 from darts_xr.cube.measured import MEASURED
 from darts_xr.cube.metadata import linked, scene_coords
 from darts_xr.cube.warp import lazy_blocks, on_grid
-from darts_xr.errors import MissingBandsError
+from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.memory import keep_freed_memory
 from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.planet.masks import valid_mask
@@ -140,9 +140,7 @@ def open_scene(
     files = scene_files(item, mask_rule=mask_rule, limits=limits)
     image, rule = files.image, files.rule.name
     grid = GeoBox(image.shape, image.transform, files.crs)
-    sizes = da.core.normalize_chunks(
-        CHUNK if chunks in ("auto", None) else chunks, image.shape, dtype=image.dtype
-    )
+    sizes = _chunk_sizes(chunks, image)
     numbers = tuple(files.positions[name] for name in IMAGE_BANDS)
     pixels = _read_lazily(image, numbers, sizes, image=True, drivers=limits.drivers)
     numbers = tuple(range(1, files.mask.count + 1))
@@ -196,6 +194,20 @@ def open_scene(
     kept += [name for name in (MEASURED, "valid") if name in variables]
     scene = xr.Dataset({name: variables[name] for name in kept}, attrs=attrs)
     return linked(scene.assign_coords(scene_coords(item)))
+
+
+def _chunk_sizes(chunks: Any, image: RasterHeader) -> tuple[tuple[int, ...], ...]:
+    """Sizes of the chunks along y and x."""
+    asked = CHUNK if (isinstance(chunks, str) and chunks == "auto") or chunks is None else chunks
+    try:
+        sizes = da.core.normalize_chunks(asked, image.shape, dtype=image.dtype)
+        if min(map(min, sizes)) < 1:
+            raise ValueError("chunks have at least one pixel")
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise ParameterError(
+            f"chunks must be a side in pixels, a pair (y, x), or 'auto'; {chunks!r} is none ({error})"
+        ) from error
+    return sizes
 
 
 def _wanted_bands(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from darts_xr.cube.bands import BANDS, Band
-from darts_xr.errors import CheckpointError
+from darts_xr.errors import CheckpointError, ParameterError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import (
     divide_logits,
@@ -177,6 +177,10 @@ def load_ensemble(
         if value not in choices:
             raise CheckpointError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     resolved = [file for path in paths for file in _checkpoint_files(os.fspath(path))]
+    try:
+        torch.device("cpu" if device == "auto" else device)
+    except (RuntimeError, TypeError) as error:
+        raise ParameterError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
     members = tuple(read_checkpoint(path) for path in resolved)
     definitions: dict[str, tuple[object, str]] = {}
     for member in members:

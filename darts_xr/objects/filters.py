@@ -110,6 +110,11 @@ def filter_water(
     [0.091]
     """
     require_crs(feats, "feats")
+    if not isinstance(landcover, xr.DataArray):
+        raise ObjectError(
+            f"landcover is a {type(landcover).__name__}, not a map of classes: darts_xr.cube.landcover_for(items, "
+            "grid, year) makes one; leave the filter out where there is none"
+        )
     if landcover.ndim == 3 and landcover.shape[0] == 1:
         landcover = landcover[0]
     geobox = check_grid(landcover, "landcover")

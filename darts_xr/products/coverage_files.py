@@ -96,6 +96,11 @@ def coverage(
     >>> cover["intersect"][["years", "n_images"]].values.tolist()
     [['2021,2022', 2]]
     """
+    if not isinstance(footprints, gpd.GeoDataFrame):
+        raise ProductError(
+            f"footprints are a {type(footprints).__name__}, not a GeoDataFrame with image_id, date, year and geometry; "
+            "darts_xr.products.valid_polygon(scene.valid) gives the geometry of a scene"
+        )
     require_crs(footprints, "footprints")
     require(footprints, ("image_id", "date", "year", "geometry"), "the table of footprints")
     twice = footprints["image_id"].duplicated()

@@ -174,7 +174,7 @@ def _workers(cluster: str | None) -> Any:
 
 def _show_plan(plan: Any, as_json: bool) -> None:
     """Print what a run would do."""
-    from pipelines.console import show_table
+    from pipelines.console import notes, show_table
 
     if not as_json:
         reasons = Counter(step["reason"].partition(":")[0] for step in plan.steps)
@@ -189,4 +189,6 @@ def _show_plan(plan: Any, as_json: bool) -> None:
             ["expected", expected],
         ]
         show_table("To be done", ["", ""], rows)
+        for name, reason in plan.refused.items():
+            notes.print(f"cannot be done: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     finish(asdict(plan), as_json)
