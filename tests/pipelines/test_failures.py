@@ -128,7 +128,8 @@ def test_an_unforeseen_error_fails_its_scene_alone_and_the_run_goes_on(
     seen = Seen()
     run = small.detect(tmp_path, items, on_scene=seen)  # the record of such a failure can be gone on from
     assert not seen.done
-    assert small.detect(tmp_path, items, retry_failed=True).record["counts"]["done"] == 2
+    run = small.detect(tmp_path, items, limits=Limits(retry_failed=True))
+    assert run.record["counts"]["done"] == 2
 
 
 def test_too_many_failures_end_the_run_with_the_numbers_and_it_goes_on(small: Small, tmp_path: Path):
@@ -239,7 +240,7 @@ def test_files_that_cannot_grow_are_never_left_cut_short(small: Small, undisturb
         for document in [*out.glob("*.json"), *out.glob("scenes/*/item.json")]:
             json.loads(document.read_text())
         for records in (out / "records").iterdir():
-            assert all(json.loads(line)["id"] for line in records.read_text().splitlines())
+            assert all({"id", "run"} & json.loads(line).keys() for line in records.read_text().splitlines())
         if message is None:
             assert limit > max(sizes)
         else:
