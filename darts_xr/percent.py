@@ -37,6 +37,43 @@ def to_percent(probability: NDArray[np.floating], threshold: float) -> NDArray[n
     return np.where(np.isnan(probability), NO_DATA, np.clip(sided, 0, 100)).astype(np.uint8)
 
 
+def undecided_percents(threshold: float, stored_at: float) -> list[int]:
+    """Whole per cents that stand for values on both sides of a threshold, in a file stored at another one.
+
+    Parameters
+    ----------
+    threshold : float
+        The threshold that is asked for, 0 to 1.
+    stored_at : float
+        The threshold that the file was stored at, across which nothing was rounded.
+
+    Returns
+    -------
+    list of int
+        Empty where the stored numbers decide as the full ones did: at ``stored_at`` itself.
+
+    Examples
+    --------
+    >>> undecided_percents(0.7, stored_at=0.5), undecided_percents(0.5, stored_at=0.5)
+    ([70], [])
+    >>> undecided_percents(0.503, stored_at=0.5), undecided_percents(0.497, stored_at=0.5)
+    ([50], [49])
+    """
+    asked, cut = threshold * 100, least_percent(stored_at)
+    found = []
+    for level in range(101):
+        low, high, closed = max(level - 0.5, 0.0), min(level + 0.5, 100.0), True
+        if level == cut:
+            low = stored_at * 100
+        elif level > cut:
+            low = max(low, stored_at * 100)
+        elif level == cut - 1:
+            high, closed = stored_at * 100, False
+        if low < asked - 1e-9 and (asked < high - 1e-9 or (closed and abs(asked - high) <= 1e-9)):
+            found.append(level)
+    return found
+
+
 def to_probability(percent: NDArray[Any]) -> NDArray[np.float32]:
     """Turn stored per cent into float32 probability 0 to 1, NaN where there are no data.
 

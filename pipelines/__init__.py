@@ -9,6 +9,7 @@ from typing import Any
 
 # Where each public name lives. No module is called like a function, which it would hide once imported.
 _HOMES = {
+    "Layers": "rethresholding",
     "Limits": "flow",
     "Rules": "settings",
     "Run": "records",
@@ -18,10 +19,13 @@ _HOMES = {
     "coverage": "aggregation",
     "demo": "demonstration",
     "detect": "detection",
+    "doctor": "diagnosis",
     "open_run": "records",
     "plan": "detection",
     "report": "reports",
+    "rethreshold": "rethresholding",
     "steps": "console",
+    "threshold_curve": "rethresholding",
     "train": "training",
     "validate": "validation",
 }

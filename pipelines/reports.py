@@ -82,6 +82,8 @@ def report(run: str | os.PathLike[str] | Run) -> Path | UPath:
         page.append("<h2>In no product</h2>")
         page.append(_table(["scene", "reason"], [list(row) for row in sorted(run.left_out.items())]))
     for scene in run.done:
+        if "quicklook.png" not in scene["outputs"]:
+            continue  # made again from the stored probability, without the image
         picture = html.escape(f"{run.home.scene_place(scene['id'])}/quicklook.png")
         page.append(f"<h3>{html.escape(scene['id'])}</h3><img loading=lazy src='{picture}'>")
     run.home.write_text("report.html", "\n".join(page) + "\n")

@@ -160,10 +160,15 @@ class SceneTask:
         """Layers beside the image."""
         layers = self.auxiliary
         return Sources(
-            [_item(text) for text in layers] if isinstance(layers, list) else layers,
-            None if self.landcover is None else [_item(text) for text in self.landcover],
+            packed_items(layers) if isinstance(layers, list) else layers,
+            None if self.landcover is None else packed_items(self.landcover),
             self.infrastructure,
         )
+
+
+def packed_items(texts: Sequence[str]) -> list[pystac.Item]:
+    """STAC items of their JSON."""
+    return [_item(text) for text in texts]
 
 
 def _item(text: str) -> pystac.Item:
@@ -203,7 +208,7 @@ def scene_date(scene: xr.Dataset | xr.DataArray) -> str:
     return time_text(metadata_of(scene)["time"])[:10]
 
 
-def _counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
+def object_counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
     """How many objects there were, how many each rule removed, and how many are left."""
     removed = feats.attrs["removed"]
     rules = ("border", "small", "water", "infrastructure")
@@ -286,7 +291,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     feats, filters = clean_objects(labels, prob, cover, rules, sources)
     if "infrastructure" in filters:
         filters["infrastructure"] = job.infrastructure
-    counts = _counts(feats)
+    counts = object_counts(feats)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
     removed = removed_objects(feats, prob)
     spread = None if members is None else member_spread(level1, feats, labels, members["spread"])

@@ -7,7 +7,8 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,57 @@ def raster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):  # fmt: skip
         function = option(function)
     return function
+
+
+def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options of where it runs."""
+    for option in (
+        click.option(
+            "--cluster-option", multiple=True, metavar="NAME=VALUE",
+            help="Argument of dx.start_cluster, such as jobs=4, cores=16, memory=64GB, gpus=1, partition=gpu, "
+            "walltime=04:00:00 for slurm, n_workers=2 for local; repeat for more.",
+        ),
+        click.option(
+            "--cluster",
+            help="local: start workers on this machine; slurm: as Slurm jobs; or the address of a Dask scheduler.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def workers(cluster: str | None, given: Sequence[str]) -> Any:
+    """Client of the cluster that was asked for; None, as a context, for this process."""
+    options = _cluster_arguments(given)
+    if cluster is None:
+        if options:
+            raise click.UsageError("--cluster-option needs --cluster: local, slurm or an address.")
+        return nullcontext()
+    from darts_xr.cluster import start_cluster
+
+    # Dask lets its loggers tell everything, in the midst of the progress bar.
+    logging.getLogger("distributed").setLevel(logging.getLogger("pipelines").level)
+    try:
+        return start_cluster(None if cluster == "local" else cluster, **options)
+    except TypeError as error:
+        raise click.UsageError(f"--cluster-option: {error}") from error
+
+
+def _cluster_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """Arguments from ``NAME=VALUE``: whole numbers as such, ``1-8`` of jobs as fewest and most, else text."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise click.UsageError(f"--cluster-option must look like jobs=4, got {text!r}")
+        least, dash, most = value.partition("-")
+        if name in ("directives", "prologue"):
+            found.setdefault(name, []).append(value)  # several lines
+        elif name == "jobs" and dash and least.isdecimal() and most.isdecimal():
+            found[name] = (int(least), int(most))
+        else:
+            found[name] = int(value) if value.isdecimal() else value
+    return found
 
 
 def finish(summary: dict[str, Any], as_json: bool, out: Any = None) -> None:

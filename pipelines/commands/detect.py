@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from pipelines.commands.common import PATH, finish, raster_options, verb
+from pipelines.commands.common import PATH, cluster_options, finish, raster_options, verb, workers
 
 
 @click.command()
@@ -77,9 +75,16 @@ from pipelines.commands.common import PATH, finish, raster_options, verb
 @click.option("--members", is_flag=True, help="Also write what each network found alone.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--batch-norm", type=click.Choice(["eval", "per-tile"]), default="eval", show_default=True)
-@click.option("--cluster", help="Address of a Dask scheduler, or the word local to start a cluster.")
+@cluster_options
 @verb
-def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **options: Any) -> None:
+def command(
+    source: str,
+    dry_run: bool,
+    cluster: str | None,
+    cluster_option: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Detect slumps in every scene of SOURCE (catalogue, STAC API, stac-geoparquet) into a run folder.
 
     A run that is in the folder already goes on where it stopped. Ctrl-C finishes the scenes in flight, a second one
@@ -102,7 +107,7 @@ def command(source: str, dry_run: bool, cluster: str | None, as_json: bool, **op
     from pipelines.console import notes, show_scenes, steps
 
     try:
-        with _workers(cluster) as client, steps() as bar:
+        with workers(cluster, cluster_option) as client, steps() as bar:
             run = detect(
                 source, settings, only=only, limits=limits, prune=options["prune"], client=client,
                 on_scene=bar.scene,
@@ -159,17 +164,6 @@ def _auxiliary(given: tuple[str, ...]) -> Any:
     if given == ("neutral",):
         return "neutral"
     return list(given) or None
-
-
-def _workers(cluster: str | None) -> Any:
-    """Client of the cluster that was asked for, None for this process."""
-    if cluster is None:
-        return nullcontext()
-    from darts_xr.cluster import start_cluster
-
-    # Dask lets its loggers tell everything, in the midst of the progress bar.
-    logging.getLogger("distributed").setLevel(logging.getLogger("pipelines").level)
-    return start_cluster(None if cluster == "local" else cluster)
 
 
 def _show_plan(plan: Any, as_json: bool) -> None:
