@@ -26,7 +26,7 @@ def labelled(values: NDArray[Any], chunks: Any = None, crs: str = "EPSG:32608", 
     )
     data = values if chunks is None else da.from_array(values, chunks=chunks)
     out = wrap_xr(data, box)
-    out.attrs = {"item_id": "20210719_201500_1034", "datetime": "2021-07-19T20:15:00Z", **attrs}
+    out.attrs = {"item_id": "20210719_201500_1034", "time": "2021-07-19T20:15:00Z", **attrs}
     return out
 
 

@@ -62,7 +62,7 @@ def test_everything_says_that_it_is_synthetic(world: SampleWorld):
     for path in world.root.rglob("*_metadata.json"):
         assert "synthetic" in json.loads(path.read_text())["properties"]["notice"]
     scene = dx.open_scene(dx.load_items(world.catalog)[0])
-    assert "synthetic" in scene.attrs["synthetic"]
+    assert scene["synthetic"].item() is True
 
 
 def test_images_look_like_planet_deliveries(world: SampleWorld):
