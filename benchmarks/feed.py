@@ -248,9 +248,6 @@ def run_stage(stage: str, folder: Path, size: int, chunk: int, threads: int) -> 
         def work(side: int | None) -> None:
             _read_raw(pieces[:4] if side else pieces, threads)
     else:
-        import torch
-
-        torch.set_num_threads(1)
         item, auxiliary = scene_item(folder), auxiliary_items(folder)
 
         def work(side: int | None) -> None:
@@ -289,6 +286,7 @@ def benchmark(
                 ]
                 child = subprocess.run(
                     [sys.executable, "-m", "benchmarks.feed", *arguments, "--folder", str(place)],
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
                     check=True,
                     capture_output=True,
                     text=True,

@@ -9,10 +9,12 @@ pixel.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import dask.array as da
@@ -26,10 +28,13 @@ from odc.geo.xr import xr_coords
 from pyproj import CRS
 
 from darts_xr.cube.bands import standard_name
+from darts_xr.cube.interpolation import fill_rim_of, interpolate
 from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_source
 from darts_xr.errors import CRSError, ParameterError
 from darts_xr.globe import boxes_meet, grid_bounds, transformer
 from darts_xr.rasters import HTTP_OPTIONS
+
+log = logging.getLogger(__name__)
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
 Spacing = tuple[float, float]
@@ -120,6 +125,16 @@ class _Lattice:
         )
         return _along(row, x, x_part), _along(column, x, x_part)
 
+    def lines(self, rows: slice, top: int, left: int) -> tuple[NDArray[np.float64], ...]:
+        """Rows and columns in the window at ``top``, ``left`` at the nodes of some lines, and their steps a pixel."""
+        y, part = np.divmod((np.arange(rows.start, rows.stop) + 0.5) / _CELL - self.first[0], 1)
+        at, part = y.astype(np.intp), part[:, None]
+        found = []
+        for nodes, corner in ((self.row, top), (self.column, left)):
+            line = nodes[at] * (1 - part) + nodes[at + 1] * part - corner
+            found += [line, np.diff(line, axis=1) / _CELL]
+        return tuple(found)
+
 
 def _along(lines: NDArray[np.float64], node: NDArray[np.intp], part: NDArray[np.float64]) -> Part:
     """Interpolate each line between its nodes; float32 counts from the first source pixel that is touched."""
@@ -132,60 +147,6 @@ def _along(lines: NDArray[np.float64], node: NDArray[np.intp], part: NDArray[np.
     offset *= part.astype(np.float32)
     offset += (lines - first).astype(np.float32)[:, node]
     return Part(first, last, offset)
-
-
-def _fill_rim(planes: Any) -> Any:
-    """Give voids that touch data the mean of the data around them, two pixels deep; the others become 0."""
-    import torch.nn.functional as tf
-
-    for _ in range(2):
-        known = ~planes.isnan()
-        near = tf.avg_pool2d(planes.nan_to_num(nan=0.0)[None], 3, 1, 1)[0]
-        weight = tf.avg_pool2d(known.to(planes.dtype)[None], 3, 1, 1)[0]
-        planes = planes.where(known, near / weight)  # 0 / 0 stays void
-    return planes.nan_to_num(nan=0.0)
-
-
-def _interpolate(planes: Any, row: Any, column: Any, resampling: Resampling, has_void: bool) -> Any:
-    """Values of ``planes`` (band, y, x) at fractional pixel positions; NaN where the nearest pixel is."""
-    import torch
-    import torch.nn.functional as tf
-
-    height, width = planes.shape[-2:]
-    grid = torch.empty((*row.shape, 2), dtype=row.dtype, device=row.device)
-    torch.add(column, 0.5, out=grid[..., 0]).mul_(2 / width).sub_(1)
-    torch.add(row, 0.5, out=grid[..., 1]).mul_(2 / height).sub_(1)
-
-    def sample(channels: Any, mode: str) -> Any:
-        return tf.grid_sample(
-            channels[None], grid[None], mode=mode, padding_mode="border", align_corners=False
-        )[0]
-
-    if resampling == "nearest":
-        return sample(planes, "nearest")
-    if has_void:
-        void = planes.isnan()
-        planes = _fill_rim(planes)
-    if resampling == "bilinear":
-        out = sample(planes, "bilinear")
-    else:
-        # Keys' cubic (a = -1/2, as in GDAL) is the linear interpolation less t (1 - t) / 2 times the linear
-        # interpolation of the second difference, along each axis: one bilinear look-up of four planes.
-        # What lies on the window's rim is never looked up, so it need not be set.
-        base = planes[:, ::16, ::16].mean(dim=(1, 2), keepdim=True)  # float32 keeps its digits for the relief
-        stack = torch.empty((4, *planes.shape), dtype=planes.dtype, device=planes.device)
-        value, along_x, along_y, along_both = stack
-        torch.sub(planes, base, out=value)
-        torch.add(value[:, 2:], value[:, :-2], out=along_y[:, 1:-1]).sub_(value[:, 1:-1], alpha=2)
-        for source, target in ((value, along_x), (along_y, along_both)):
-            torch.add(source[..., 2:], source[..., :-2], out=target[..., 1:-1])
-            target[..., 1:-1].sub_(source[..., 1:-1], alpha=2)
-        out, along_x, along_y, along_both = sample(stack.flatten(0, 1), "bilinear").unflatten(0, (4, -1))
-        t_x, t_y = (t.sub_(t * t).mul_(-0.5) for t in (column.frac(), row.frac()))
-        out.addcmul_(t_x, along_x).addcmul_(t_y, along_y.addcmul_(t_x, along_both)).add_(base)
-    if has_void:
-        out[sample(void.to(planes.dtype), "nearest") > 0.5] = math.nan
-    return out
 
 
 def warp_block(
@@ -235,8 +196,6 @@ def _warp_mosaic(
     untouched: bool,
 ) -> None:
     """Fill what is still void in ``out`` from one mosaic; ``untouched`` if all is."""
-    import torch
-
     lattice = _Lattice(geobox, rows, cols, mosaic)
     rim = [lattice.at(rows, slice(c, c + 1)) for c in (cols.start, cols.stop - 1)]
     rim += [lattice.at(slice(r, r + 1), cols) for r in (rows.start, rows.stop - 1)]
@@ -251,20 +210,72 @@ def _warp_mosaic(
         if _is_geographic(mosaic.crs):
             raise CRSError(f"{mosaic.parts[0][1].name}: bands cannot be derived on a grid in degrees")
         pixels = derivation.derive(pixels, spacing)
+    target = out if untouched else np.empty_like(out)
+    compiled = _compiled() if device == "cpu" else None
+    if compiled is not None:
+        _by_compiled_loops(compiled, pixels, lattice, rows, cols, (top, left), resampling, target)
+    else:
+        _by_torch(pixels, lattice, rows, cols, (top, left), resampling, device, target)
+    if not untouched:
+        np.copyto(out, target, where=np.isnan(out))
+
+
+@cache
+def _compiled() -> ModuleType | None:
+    """Loops for processors; None, with the reason logged, where numba is missing: torch does the same, slower."""
+    try:
+        from darts_xr.cube import sampling
+    except ImportError as error:
+        log.info("warps run on torch: %s", error)
+        return None
+    return sampling
+
+
+def _by_compiled_loops(
+    compiled: Any,
+    pixels: NDArray[np.float32],
+    lattice: _Lattice,
+    rows: slice,
+    cols: slice,
+    corner: tuple[int, int],
+    resampling: Resampling,
+    out: NDArray[np.float32],
+) -> None:
+    """Fill a block from the window at ``corner``, a plane at a time."""
+    lines = compiled.Lines(*lattice.lines(rows, *corner))
+    offset = cols.start - lattice.first[1] * _CELL
+    fills = resampling != "nearest" and math.isnan(pixels.min())  # one pass, no mask
+    known = fill_rim_of(pixels) if fills else pixels
+    for plane, whole, target in zip(pixels, known, out, strict=True):
+        compiled.sample(whole, lines, _CELL, offset, compiled.ORDERS[resampling], target)
+        if fills:
+            compiled.void_where_nearest_is(plane, lines, _CELL, offset, target)
+
+
+def _by_torch(
+    pixels: NDArray[np.float32],
+    lattice: _Lattice,
+    rows: slice,
+    cols: slice,
+    corner: tuple[int, int],
+    resampling: Resampling,
+    device: str,
+    out: NDArray[np.float32],
+) -> None:
+    """Fill a block from the window at ``corner``, in patches that stay in the processor's cache."""
+    import torch
+
     window = torch.from_numpy(pixels).to(device)
-    has_void = math.isnan(pixels.min())  # one pass, no mask
+    has_void = math.isnan(pixels.min())
+    top, left = corner
     for r0 in range(rows.start, rows.stop, _PATCH):
         for c0 in range(cols.start, cols.stop, _PATCH):
             part = (slice(r0, min(r0 + _PATCH, rows.stop)), slice(c0, min(c0 + _PATCH, cols.stop)))
             row, column = lattice.at(*part)
             planes = window[:, row.first - top : row.last - top, column.first - left : column.last - left]
             y, x = (torch.from_numpy(axis.offset).to(device) for axis in (row, column))
-            values = _interpolate(planes, y, x, resampling, has_void).cpu().numpy()
-            target = out[:, r0 - rows.start :, c0 - cols.start :][:, : values.shape[1], : values.shape[2]]
-            if untouched:
-                target[:] = values
-            else:
-                np.copyto(target, values, where=np.isnan(target))
+            values = interpolate(planes, y, x, resampling, has_void).cpu().numpy()
+            out[:, r0 - rows.start :, c0 - cols.start :][:, : values.shape[1], : values.shape[2]] = values
 
 
 # --- Dask wiring and the labelled function -----------------------------------------------------------------

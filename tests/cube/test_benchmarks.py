@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks import feed, terrain
 
@@ -18,15 +16,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def torch_threads() -> Iterator[None]:
-    """The benchmark's children run torch on one thread; other tests keep theirs."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("torch_threads")
 @pytest.mark.parametrize("stage", feed.STAGES)
 def test_every_stage_of_the_feed_runs(stage: str, files: Path) -> None:
     result = feed.run_stage(stage, files, 150, 64, 2)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
+from darts_xr.cube import warp
 from darts_xr.cube.mosaic import RasterSource
 from darts_xr.cube.warp import boxes_meet, grid_bounds, warp_onto
 from darts_xr.errors import CRSError, DamagedFileError, MissingFileError
@@ -112,6 +116,39 @@ def test_no_seam_between_tiles_or_chunks(
     assert out.odc.geobox == scene.pad(margin)
     inner = out.values[margin : margin + scene.shape[0], margin : margin + scene.shape[1]]
     np.testing.assert_allclose(inner, reference, atol=5e-4)  # two steps of float32 at 2,000 m
+
+
+@pytest.mark.parametrize("resampling", ["cubic", "bilinear", "nearest"])
+def test_without_numba_torch_gives_the_same(
+    tiles: tuple[GeoBox, list[RasterSource], RasterSource],
+    resampling: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("numba", reason="numba is not installed: there is nothing to compare")
+    scene, parts, _ = tiles
+    compiled = warp_onto(parts, scene, resampling=resampling, chunks=64).values
+    warp._compiled.cache_clear()
+    monkeypatch.setitem(sys.modules, "darts_xr.cube.sampling", None)
+    monkeypatch.delattr("darts_xr.cube.sampling", raising=False)
+    try:
+        with caplog.at_level(logging.INFO, logger="darts_xr.cube.warp"):
+            plain = warp_onto(parts, scene, resampling=resampling, chunks=64).values
+    finally:
+        warp._compiled.cache_clear()
+    assert "warps run on torch" in caplog.text
+    assert 0 < np.isnan(compiled).sum() < compiled.size / 10
+    differs = ~np.isclose(
+        plain, compiled, rtol=0, atol=2.5e-4, equal_nan=True
+    )  # two steps of float32 at 2,000 m
+    # Half-way between two source pixels, torch's float32 positions may fall to the other side.
+    assert differs.mean() <= (1e-3 if resampling == "nearest" else 0)
+
+
+def test_numba_and_torch_load_with_the_first_pixels_only() -> None:
+    code = "import sys, darts_xr.cube; print([m for m in ('numba', 'torch') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
 
 
 def test_cubic_is_that_of_gdal(tiles: tuple[GeoBox, list[RasterSource], RasterSource]) -> None:

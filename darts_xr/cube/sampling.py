@@ -1,0 +1,107 @@
+"""Source coordinates and interpolation in one compiled pass, for processors.
+
+What :mod:`darts_xr.cube.warp` does with torch in several passes over temporary planes is one loop over the pixels here.
+numba compiles it when it is first used on a machine, which takes some seconds, and keeps the result in its cache.
+Positions and weights are float64, so that no value depends on the block that it is computed in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+#: What :func:`sample` calls the ways to interpolate.
+ORDERS = {"nearest": 0, "bilinear": 1, "cubic": 3}
+
+
+class Lines(NamedTuple):
+    """Positions of pixels in the source, linear between the nodes of a lattice: (rows of pixels, nodes along x)."""
+
+    row: Any  # float64
+    row_step: Any  # a pixel
+    column: Any
+    column_step: Any
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})  # type: ignore[untyped-decorator]
+def sample(plane: Any, lines: Lines, cell: int, offset: int, order: int, out: Any) -> None:
+    """Interpolate one plane at the pixels of a block.
+
+    Parameters
+    ----------
+    plane : numpy.ndarray
+        (y, x) float32, C-contiguous, at least 4 × 4, all that the pixels and their kernels touch.
+    lines : Lines
+        Positions in ``plane``, counted in pixels from the centre of its first.
+    cell : int
+        Pixels between two nodes.
+    offset : int
+        Column of the block's first pixel, counted from the first node.
+    order : int
+        Of :data:`ORDERS`; cubic is Keys' (a = -1/2), as in GDAL.
+    out : numpy.ndarray
+        (y, x) float32, filled.
+    """
+    height, width = plane.shape
+    # Without signs, a position needs no check for counting from the end.
+    flat, wide, one, two, three = plane.reshape(-1), np.uintp(width), np.uintp(1), np.uintp(2), np.uintp(3)
+    for i in range(out.shape[0]):
+        begin = 0
+        while begin < out.shape[1]:
+            node = (offset + begin) // cell
+            end = min(out.shape[1], (node + 1) * cell - offset)
+            r0, dr = lines.row[i, node], lines.row_step[i, node]
+            c0, dc = lines.column[i, node], lines.column_step[i, node]
+            first = offset + begin - node * cell + 0.5
+            line = out[i, begin:end]
+            if order == 0:
+                for k in range(line.size):
+                    m = min(max(int(np.rint(r0 + dr * (k + first))), 0), height - 1)
+                    n = min(max(int(np.rint(c0 + dc * (k + first))), 0), width - 1)
+                    line[k] = flat[np.uintp(m * width + n)]
+            elif order == 1:
+                for k in range(line.size):
+                    r, c = r0 + dr * (k + first), c0 + dc * (k + first)
+                    m, n = min(max(int(r), 0), height - 2), min(max(int(c), 0), width - 2)
+                    p, q = r - m, c - n
+                    u = np.uintp(m * width + n)
+                    above = flat[u] * (1 - q) + flat[u + one] * q
+                    u += wide
+                    below = flat[u] * (1 - q) + flat[u + one] * q
+                    line[k] = above * (1 - p) + below * p
+            else:
+                for k in range(line.size):
+                    r, c = r0 + dr * (k + first), c0 + dc * (k + first)
+                    m, n = min(max(int(r), 1), height - 3), min(max(int(c), 1), width - 3)
+                    p, q = r - m, c - n
+                    q0, q1 = ((-0.5 * q + 1) * q - 0.5) * q, (1.5 * q - 2.5) * q * q + 1
+                    q2, q3 = ((-1.5 * q + 2) * q + 0.5) * q, (0.5 * q - 0.5) * q * q
+                    p0, p1 = ((-0.5 * p + 1) * p - 0.5) * p, (1.5 * p - 2.5) * p * p + 1
+                    p2, p3 = ((-1.5 * p + 2) * p + 0.5) * p, (0.5 * p - 0.5) * p * p
+                    u = np.uintp((m - 1) * width + n - 1)
+                    z0 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
+                    u += wide
+                    z1 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
+                    u += wide
+                    z2 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
+                    u += wide
+                    z3 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
+                    line[k] = z0 * p0 + z1 * p1 + z2 * p2 + z3 * p3
+            begin = end
+
+
+@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def void_where_nearest_is(plane: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
+    """Make NaN in ``out`` what lies nearest to a NaN of ``plane``; parameters as of :func:`sample`."""
+    height, width = plane.shape
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            node = (offset + j) // cell
+            along = offset + j - node * cell + 0.5
+            m = int(np.rint(lines.row[i, node] + lines.row_step[i, node] * along))
+            n = int(np.rint(lines.column[i, node] + lines.column_step[i, node] * along))
+            if math.isnan(plane[min(max(m, 0), height - 1), min(max(n, 0), width - 1)]):
+                out[i, j] = math.nan
