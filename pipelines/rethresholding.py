@@ -33,9 +33,10 @@ from pipelines.digests import bytes_differ, digest, file_facts
 from pipelines.folder import RunFolder
 from pipelines.planning import ItemIndex
 from pipelines.records import Record, RecordLog, Run, open_run, summary
-from pipelines.scenes import check_coverage, clean_objects, object_counts, packed_items, result_item
+from pipelines.result_item import result_item
+from pipelines.scenes import clean_objects, object_counts, packed_items
 from pipelines.settings import Rules, Settings
-from pipelines.sources import Sources, load_sources
+from pipelines.sources import Sources, check_coverage, load_sources
 
 log = logging.getLogger(__name__)
 
