@@ -95,8 +95,8 @@ def _wait(condition: Callable[[], bool], command: _Command | None = None) -> Non
 
 
 def _records(out: Path) -> int:
-    """Lines of the record so far."""
-    return sum(path.read_text().count("\n") for path in (out / "records").glob("*.jsonl"))
+    """Scenes in the record so far."""
+    return sum(path.read_text().count('{"id"') for path in (out / "records").glob("*.jsonl"))
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------------------
