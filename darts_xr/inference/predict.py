@@ -24,8 +24,9 @@ from darts_xr.graph.overlap import map_overlap
 from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
 from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.published import published_windows
+from darts_xr.inference.reach import reach
 from darts_xr.inference.structured import VALID, structured_array
-from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, lattice_windows
+from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, cut_to_part, lattice_windows
 from darts_xr.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def _predict_block(
     augment: bool,
     each: bool,
     place: str,
+    part: tuple[slice, slice] | None,
 ) -> FloatArray:
     """Probability of one structured block with a margin: the mean (y, x), or with ``each`` (member, y, x)."""
     position = block_id[-2:]
@@ -57,6 +59,16 @@ def _predict_block(
             seen, tile=tile, margin=margin, stride=ensemble.stride, cut=ensemble.batch_norm == "eval"
         )
     )
+    if part is not None:
+        here = tuple(
+            slice(wanted.start - first, wanted.stop - first)
+            for wanted, first in zip(part, origin, strict=True)
+        )
+        windows = list(
+            cut_to_part(
+                windows, (here[0], here[1]), reach=reach(ensemble), margin=margin, stride=ensemble.stride
+            )
+        )
     if not windows:
         return np.full((len(ensemble.members), *shape) if each else shape, np.nan, np.float32)
     result = member_probabilities(
@@ -95,7 +107,15 @@ def window_chunks(
 
 
 def _on_lattice(
-    pixels: da.Array, ensemble: Ensemble, *, tile: int, margin: int, augment: bool, each: bool, place: str
+    pixels: da.Array,
+    ensemble: Ensemble,
+    *,
+    tile: int,
+    margin: int,
+    augment: bool,
+    each: bool,
+    place: str,
+    part: tuple[slice, slice] | None,
 ) -> da.Array:
     """Lazy probability of structured pixels in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
     leading = ((len(ensemble.members),),) if each else ()
@@ -104,6 +124,7 @@ def _on_lattice(
         new_axis=range(len(leading)), chunks=(*leading, *pixels.chunks),
         meta=np.empty((0,) * (len(leading) + 2), np.float32),
         ensemble=ensemble, grid=pixels.chunks, tile=tile, margin=margin, augment=augment, each=each, place=place,
+        part=part,
     )  # fmt: skip
 
 
@@ -199,9 +220,11 @@ def _members(scene: xr.Dataset, ensemble: Ensemble, request: _Request, *, each: 
         least = max(margin, ensemble.stride)
         wanted = zip(near, (request.rows, request.cols), strict=True)
         chunks = tuple(window_chunks(along, part, tile, margin, least) for along, part in wanted)
+        part = (request.rows, request.cols)
+        whole = part == tuple(slice(0, sum(along)) for along in near)
         every = _on_lattice(
             structured_array(bands, chunks), light, tile=tile, margin=margin, augment=request.augment, each=each,
-            place=place,
+            place=place, part=None if whole else part,
         )  # fmt: skip
     every = every[..., request.rows, request.cols]
     return every if each or every.ndim == 2 else _mean(every)
@@ -264,8 +287,9 @@ def predict(
         From :func:`darts_xr.load_ensemble`. All members see each chunk while it is in memory.
     window : tuple of float or tuple of slice, optional
         The part that is wanted: west, south, east, north in degrees (west > east across 180°), or slices of rows and
-        columns. The result is that part of the whole scene's, to 1e-5. Predicted are the model tiles that the part
-        touches; read are the chunks of the scene that these tiles and their margin touch.
+        columns. The result is that part of the whole scene's, to 1e-5. The networks see, of the model
+        tiles that it touches, the part and as far around it as they look; read are the chunks of the scene that these
+        tiles and their margin touch.
     tiling : {"lattice", "legacy"}, optional
         ``"lattice"``: model tiles on a lattice anchored at the scene's first pixel. ``"legacy"``: the windows of the
         published workflow, 1024 px with an overlap of 256 blended by linear ramps, and 0 in the outermost ring of

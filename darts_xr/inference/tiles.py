@@ -5,7 +5,7 @@ Everything here is decided from the scene's own pixel grid and its mask, never f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,41 @@ def lattice_windows(valid: BoolArray, *, tile: int, margin: int, stride: int, cu
                     top + min(y1 * cell, height),
                     left + min(x1 * cell, width),
                 )
+
+
+def cut_to_part(
+    windows: Iterable[Window], part: tuple[slice, slice], *, reach: int | None, margin: int, stride: int
+) -> Iterator[Window]:
+    """Cut windows to what the pixels of a part need; those pixels come out as from the whole windows.
+
+    Parameters
+    ----------
+    windows : iterable of Window
+        Windows of a block.
+    part : tuple of slice
+        Rows and columns of the block that are wanted.
+    reach : int or None
+        Pixels that the networks look away from a pixel; None keeps windows whole.
+    margin, stride : int
+        Pixels seen beyond a window, and the step of the network, which both ends keep.
+    """
+    for window in windows:
+        ends: list[int] = []
+        for first, last, wanted in (
+            (window.top, window.bottom, part[0]),
+            (window.left, window.right, part[1]),
+        ):
+            start, stop = max(first, wanted.start), min(last, wanted.stop)
+            if start >= stop:
+                break
+            if reach is not None:
+                more = max(0, reach - margin)
+                first += max(0, start - more - first) // stride * stride
+                last -= max(0, last - stop - more) // stride * stride
+            ends += [first, last]
+        else:
+            top, bottom, left, right = ends
+            yield Window(top, left, bottom, right)
 
 
 def _cells(core: BoolArray, cell: int) -> BoolArray:

@@ -25,6 +25,7 @@ from darts_xr.cube import open_scene
 from darts_xr.errors import CheckpointError, MissingBandsError, PredictionError, TilingError
 from darts_xr.inference import Ensemble, load_ensemble, network_input, predict, predict_members
 from darts_xr.inference.ensemble import network_of
+from darts_xr.inference.reach import reach
 from darts_xr.objects import label_objects, vectorize
 from darts_xr.sample import SampleWorld
 from tests.helpers import raise_if_dask_computes
@@ -430,3 +431,31 @@ def test_any_window_is_that_part_of_the_whole(
     scene = scene_of(valid, chunks=chunks)
     part = predict(scene, ensemble, window=(window[0], window[1])).compute()
     np.testing.assert_allclose(part, predict(scene, ensemble).compute()[tuple(window)], atol=1e-5)
+
+
+def test_networks_see_of_a_large_tile_the_window_and_their_reach(folder: Path, ensemble: Ensemble) -> None:
+    y, x = np.mgrid[:512, :500]
+    scene = scene_of((y + x > 150) & ((y - 250) ** 2 + (x - 260) ** 2 > 50), chunks=(256, 256))
+    large = replace_tile(ensemble, 512)
+    window = (slice(240, 270), slice(240, 280))
+    with watched(large) as shapes:
+        whole = predict(scene, large).compute()
+    with watched(large) as few:
+        part = predict(scene, large, window=window).compute()
+    np.testing.assert_allclose(part, whole[window], atol=1e-5)
+    far = reach(large)
+    assert far is not None
+    pixels = [sum(n * h * w for n, _, h, w in each) for each in (shapes, few)]
+    assert pixels[1] <= (30 + 2 * far + 32) * (40 + 2 * far + 32)
+    assert pixels[1] < pixels[0] / 4
+    # Cutting the scene itself gives another result: beyond the cut the networks see a mirror.
+    near = scene.isel(y=slice(240, 272), x=slice(240, 288))
+    assert float(abs(predict(near, large).compute()[:30, :40] - whole[window]).max()) > 1e-4
+
+
+def test_statistics_of_a_tile_need_the_whole_tile(folder: Path) -> None:
+    per_tile = small_ensemble(folder, batch_norm="per-tile")
+    scene = scene_of(np.ones((128, 128), bool))
+    whole = predict(scene, per_tile, margin=0).compute()
+    part = predict(scene, per_tile, margin=0, window=(slice(10, 30), slice(70, 90))).compute()
+    np.testing.assert_allclose(part, whole[10:30, 70:90], atol=1e-5)
