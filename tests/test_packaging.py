@@ -15,6 +15,7 @@ from tests import architecture
 from tests.architecture import FLOW
 from tests.environments import CONDA_NAMES, ROOT
 
+
 def _split(requirement: str) -> tuple[str, str]:
     name, version = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?(.*)", requirement.replace(" ", "")).groups()  # type: ignore[union-attr]
     return name.lower(), version
