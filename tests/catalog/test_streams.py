@@ -21,12 +21,12 @@ from tests.catalog.deliveries import plain_item
 from tests.catalog.memory import run_measured
 from tests.catalog.servers import PagedApi, files, serve
 
-MANY = 100_000
+MANY = 50_000
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100,000 items of distinct ids and cloud covers, in one table."""
+    """50,000 items of distinct ids and cloud covers, in one table."""
     folder = tmp_path_factory.mktemp("many")
     one = pq.read_table(write_stac_geoparquet([plain_item("a")], folder / "one.parquet"))
     rows = one.take(pa.array([0] * MANY))
@@ -50,7 +50,7 @@ class Living:
         for item in self.items:
             weakref.finalize(item, self._gone).atexit = False
             self.now += 1
-            if self.now > 3000:
+            if self.now > 1500:
                 gc.collect()  # items are in circles, and when those are found depends on all else in the process
             self.most = max(self.most, self.now)
             yield item
@@ -59,7 +59,7 @@ class Living:
         self.now -= 1
 
 
-def test_a_table_of_100000_items_is_never_held_whole(table: Path) -> None:
+def test_a_table_of_50000_items_is_never_held_whole(table: Path) -> None:
     code = (
         "import sys; from darts_xr.catalog import iter_items, search\n"
         "search(sys.argv[1], ids='scene000007'); before = peak()\n"
@@ -67,7 +67,7 @@ def test_a_table_of_100000_items_is_never_held_whole(table: Path) -> None:
     )
     count, growth = run_measured(code, table)
     assert int(count) == MANY
-    assert float(growth) < 120  # MB; all items at once take more than 300
+    assert float(growth) < 80  # MB; all items at once take more than 150
 
 
 def test_the_first_item_of_a_table_comes_before_the_rest_is_read(
@@ -88,14 +88,14 @@ def test_the_first_item_of_a_table_comes_before_the_rest_is_read(
 
 
 def test_filters_hold_in_a_stream_as_in_a_search(table: Path) -> None:
-    filters: dict[str, Any] = {"max_cloud_cover": 0, "ids": ["scene000100", "scene000101", "scene099900"]}
-    assert [item.id for item in iter_items(table, **filters)] == ["scene000100", "scene099900"]
-    assert [item.id for item in search(table, **filters)] == ["scene000100", "scene099900"]
+    filters: dict[str, Any] = {"max_cloud_cover": 0, "ids": ["scene000100", "scene000101", "scene049900"]}
+    assert [item.id for item in iter_items(table, **filters)] == ["scene000100", "scene049900"]
+    assert [item.id for item in search(table, **filters)] == ["scene000100", "scene049900"]
     assert list(iter_items(table, max_cloud_cover=-1)) == []
 
 
 def test_a_catalogue_is_written_from_a_stream(table: Path, tmp_path: Path) -> None:
-    count = 10_000
+    count = 5_000
     living = Living(islice(iter_items(table), count))
     path = write_catalog(iter(living), tmp_path, title="Many", description="Many items.")
     assert living.most < count / 2

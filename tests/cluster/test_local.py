@@ -13,6 +13,7 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quiet_environment")
 def test_a_cluster_shares_the_cores_out_and_closes_with_its_client() -> None:
     cores = len(os.sched_getaffinity(0))
-    before, settings = dict(os.environ), dask.config.get("distributed")
+    before, settings = dict(os.environ), deepcopy(dask.config.get("distributed"))
     with dx.start_cluster(n_workers=2) as client:
         found = client.run(_threads)
         assert len(found) == 2
@@ -122,7 +123,7 @@ def test_one_worker_gets_all_cores() -> None:
 def test_settings_are_as_before_when_the_cluster_does_not_close_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before, settings = dict(os.environ), dask.config.get("distributed")
+    before, settings = dict(os.environ), deepcopy(dask.config.get("distributed"))
     client = dx.start_cluster(n_workers=1, dashboard_address=None)
     cluster, close = client.cluster, client.cluster.close
     assert dask.config.get("distributed") != settings

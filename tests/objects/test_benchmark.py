@@ -10,7 +10,7 @@ from benchmarks import objects
 
 def test_benchmark_runs_at_toy_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "figures.json"
-    objects.main(["--size", "500", "--objects", "12", "--polygons", "300", "--runs", "1", "--json", str(out)])
+    objects.main(["--size", "300", "--objects", "6", "--polygons", "100", "--runs", "1", "--json", str(out)])
     figures = json.loads(out.read_text())
     (row,) = figures["objects"]
     assert row["result"][0] > 0

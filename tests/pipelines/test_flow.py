@@ -268,15 +268,14 @@ def test_ctrl_c_never_breaks_into_the_writing_of_a_record():
 
 
 def test_a_second_ctrl_c_leaves_the_scenes_in_flight_alone():
-    scenes = [Scene(f"{n:02d}", seconds=0.5) for n in range(6)]
+    scenes = [Scene(f"{n:02d}", seconds=2) for n in range(6)]
     timers = [threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in (0.1, 0.2)]
-    pool = CountingPool(Works(), (2,))
-    began = time.monotonic()
+    pool, records = CountingPool(Works(), (2,)), []
     for timer in timers:
         timer.start()
     with pytest.raises(KeyboardInterrupt):
-        run_flow(scenes, pool, QUICK, lambda record: None)
-    assert time.monotonic() - began < 0.45
+        run_flow(scenes, pool, QUICK, records.append)
+    assert not records  # of the two in flight
     assert pool.closed == [True]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     pool.close(at_once=False)
