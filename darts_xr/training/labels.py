@@ -151,9 +151,7 @@ def _polygons(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     out = np.full(len(flat), None, object)
     for place, shape in enumerate(flat):
         parts = (
-            []
-            if shape is None
-            else [p for p in shapely.get_parts(shape) if p.geom_type.endswith("Polygon")]
+            [] if shape is None else [p for p in shapely.get_parts(shape) if p.geom_type.endswith("Polygon")]
         )
         joined = (
             shape if shape is not None and shape.geom_type.endswith("Polygon") else shapely.union_all(parts)

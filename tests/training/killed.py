@@ -19,11 +19,13 @@ from tests.training.lessons import member_of
 PLAIN = SlumpModule.training_step
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The end came."""
 
 
-def run(root: Path, name: str, at: int = -1, end: Callable[[], None] | None = None) -> dict[str, torch.Tensor]:
+def run(
+    root: Path, name: str, at: int = -1, end: Callable[[], None] | None = None
+) -> dict[str, torch.Tensor]:
     """Train 15 steps in three epochs; the last weights. ``end`` is called before the step ``at``."""
     store, unseen = open_patches(root / "train.zarr"), open_patches(root / "validation.zarr")
 
@@ -38,7 +40,12 @@ def run(root: Path, name: str, at: int = -1, end: Callable[[], None] | None = No
         torch.manual_seed(0)
         network = member.architecture.build()
         recipe = Recipe(
-            epochs=3, batch=4, patches_per_epoch=20, schedule="one-cycle", precision="bf16-mixed", keep_every=2
+            epochs=3,
+            batch=4,
+            patches_per_epoch=20,
+            schedule="one-cycle",
+            precision="bf16-mixed",
+            keep_every=2,
         )
         fit(network, member, Lessons(store, store.rows, unseen, np.arange(4)), recipe, root / name)
     finally:

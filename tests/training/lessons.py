@@ -28,7 +28,12 @@ def member_of(bands: tuple[str, ...] = BANDS, name: str = "toy") -> Checkpoint:
 
 
 def labelled_scene(
-    number: int = 0, *, size: int = 160, at: tuple[float, float] = (400_000, 7_800_000), chunk: int = 64, **more: Any
+    number: int = 0,
+    *,
+    size: int = 160,
+    at: tuple[float, float] = (400_000, 7_800_000),
+    chunk: int = 64,
+    **more: Any,
 ) -> LabelledScene:
     """A synthetic scene with bright squares on dark ground: what a small network learns in seconds."""
     rng = np.random.default_rng(number)
@@ -38,7 +43,9 @@ def labelled_scene(
     outlines = []
     for row, col in rng.integers(10, size - 30, (6, 2)):
         truth[row : row + 18, col : col + 18] = True
-        outlines.append(shapely.box(west + 3 * col, north - 3 * (row + 18), west + 3 * (col + 18), north - 3 * row))
+        outlines.append(
+            shapely.box(west + 3 * col, north - 3 * (row + 18), west + 3 * (col + 18), north - 3 * row)
+        )
     red = np.clip(700 + 1500 * truth + rng.normal(0, 100, truth.shape), 1, None).astype("uint16")
     nir = np.full(truth.shape, 2000, "uint16")
     valid = np.ones(truth.shape, bool)
@@ -49,7 +56,11 @@ def labelled_scene(
     }  # fmt: skip
     scene = xr.Dataset(
         {name: on_grid(array, grid, name) for name, array in arrays.items()},
-        attrs={"item_id": f"scene_{number}", "datetime": f"202{number % 4}-07-01T00:00:00Z", "synthetic": "synthetic"},
+        attrs={
+            "item_id": f"scene_{number}",
+            "datetime": f"202{number % 4}-07-01T00:00:00Z",
+            "synthetic": "synthetic",
+        },
     )
     frame = gpd.GeoDataFrame(geometry=outlines, crs=CRS)
     return LabelledScene(scene.chunk({"y": chunk, "x": chunk}), frame, **more)
@@ -57,5 +68,7 @@ def labelled_scene(
 
 def small_store(path: Path, numbers: tuple[int, ...] = (0, 1), *, side: int = 64, **more: Any) -> PatchStore:
     """Patches of a few synthetic scenes, 10 km apart."""
-    scenes = [labelled_scene(n, at=(400_000 + 10_000 * n, 7_800_000), region=f"region {n}", **more) for n in numbers]
+    scenes = [
+        labelled_scene(n, at=(400_000 + 10_000 * n, 7_800_000), region=f"region {n}", **more) for n in numbers
+    ]
     return write_patches(scenes, path, patching=Patching(side=side), bands=BANDS)

@@ -65,7 +65,9 @@ def test_a_network_learns_and_the_best_epoch_is_kept(tmp_path: Path, store: Patc
     scores = [epoch["val_f1"] for epoch in record["history"]]
     assert max(scores) > 0.8
     assert record["chosen_epoch"] == int(np.argmax(scores)) + 1
-    assert set(record["history"][0]) >= {f"val_{k}" for k in ("iou", "f1", "precision", "recall", "auroc", "loss")}
+    assert set(record["history"][0]) >= {
+        f"val_{k}" for k in ("iou", "f1", "precision", "recall", "auroc", "loss")
+    }
     table = pd.read_csv(tmp_path / "metrics.csv")
     assert {"val_average_precision", "train_loss", "loader_wait"} <= set(table)
     assert any((tmp_path / "tensorboard").iterdir())
@@ -82,12 +84,12 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Pa
     assert done.returncode == -9, done.stderr
 
     def stop() -> None:
-        raise killed.Stopped
+        raise killed.StoppedError
 
     # States were kept after every second step and every fifth, the end of an epoch: it goes on in one, at its end,
     # and in the last.
     for at in (5, 6, 14):
-        with pytest.raises(killed.Stopped):
+        with pytest.raises(killed.StoppedError):
             killed.run(tmp_path, "killed", at, stop)
     resumed = killed.run(tmp_path, "killed")
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
@@ -115,7 +117,9 @@ def test_predictions_of_the_trainer_equal_those_of_the_engine(tmp_path: Path):
     np.testing.assert_allclose(p[valid], prob[valid], atol=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_state(tmp_path: Path, unseen: PatchStore):
+def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_state(
+    tmp_path: Path, unseen: PatchStore
+):
     labelled = labelled_scene(7)
     member = member_of(("red", "nir"))
     member = replace(member, bands=(member.bands[0], replace(member.bands[1], divisor=1e-42)))
@@ -123,7 +127,9 @@ def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_state
     network = member.architecture.build()
     lessons = Lessons(store, store.rows)
     recipe = Recipe(epochs=1, batch=2, patches_per_epoch=4, augmentation=Augmentation(p=0.0))
-    with pytest.raises(TrainingError, match=r"toy: the loss is nan in epoch 1, step 0, on.*scene_7 \(row \d+, column"):
+    with pytest.raises(
+        TrainingError, match=r"toy: the loss is nan in epoch 1, step 0, on.*scene_7 \(row \d+, column"
+    ):
         fit(network, member, lessons, recipe, tmp_path / "run")
     sound = member_of(("red", "nir"))
     fit(sound.architecture.build(), sound, lessons, replace(recipe, keep_every=1), tmp_path / "sound")
@@ -189,10 +195,17 @@ def test_an_encoder_starts_from_a_file_of_photographs(tmp_path: Path):
     torch.save(weights, tmp_path / "imagenet.pth")
     member = member_of()
     network = member.architecture.build()
-    assert first_weights(network, member, Start(encoder=str(tmp_path / "imagenet.pth"))) == "encoder from imagenet.pth"
+    assert (
+        first_weights(network, member, Start(encoder=str(tmp_path / "imagenet.pth")))
+        == "encoder from imagenet.pth"
+    )
     kernel = network.encoder.conv1.weight.detach()
-    torch.testing.assert_close(kernel[:, 1], weights["conv1.weight"][:, 0])  # the band red; three of three bands
-    torch.testing.assert_close(network.encoder.layer1[0].conv1.weight.detach(), weights["layer1.0.conv1.weight"])
+    torch.testing.assert_close(
+        kernel[:, 1], weights["conv1.weight"][:, 0]
+    )  # the band red; three of three bands
+    torch.testing.assert_close(
+        network.encoder.layer1[0].conv1.weight.detach(), weights["layer1.0.conv1.weight"]
+    )
     torch.save({"conv1.weight": torch.zeros(64, 5, 7, 7)}, tmp_path / "other.pth")
     with pytest.raises(TrainingError, match="holds no encoder resnet18 with three bands"):
         first_weights(network, member, Start(encoder=str(tmp_path / "other.pth")))

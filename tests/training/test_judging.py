@@ -10,7 +10,11 @@ import onnx
 import pytest
 import torch
 from scipy.special import expit
-from torchmetrics.functional.classification import binary_calibration_error, binary_f1_score, binary_jaccard_index
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    binary_f1_score,
+    binary_jaccard_index,
+)
 
 import darts_xr as dx
 from darts_xr.errors import CheckpointError, TrainingError
@@ -61,13 +65,17 @@ def test_counts_give_the_scores_that_torchmetrics_gives(tmp_path: Path, store: P
     with torch.no_grad():
         for batch in plain_loader(store, store.rows, Recipe()):
             planes = planes_of(batch, store.layout)
-            votes = [n(scaled_input(planes, m))[:, 0].sigmoid() for n, m in zip(networks, members, strict=True)]
+            votes = [
+                n(scaled_input(planes, m))[:, 0].sigmoid() for n, m in zip(networks, members, strict=True)
+            ]
             p.append(torch.stack(votes).mean(0))
             labels.append(batch["labels"])
     everyone, truth = torch.cat(p), torch.cat(labels).long()
     for threshold in (0.3, 0.5):
         scores = judgement.at(("a", "b", "c"), threshold)
-        assert scores["f1"] == pytest.approx(float(binary_f1_score(everyone, truth, threshold, ignore_index=255)), abs=2e-3)
+        assert scores["f1"] == pytest.approx(
+            float(binary_f1_score(everyone, truth, threshold, ignore_index=255)), abs=2e-3
+        )
         assert scores["iou"] == pytest.approx(
             float(binary_jaccard_index(everyone, truth, threshold, ignore_index=255)), abs=2e-3
         )
@@ -133,7 +141,9 @@ def test_scenes_unlike_the_training_are_flagged(tmp_path: Path, store: PatchStor
 
 def test_drift_of_an_item_is_told_from_its_overviews(world, tmp_path: Path, store: PatchStore):
     bare = member_of(("red", "nir"))
-    ensemble = load_ensemble(_saved(tmp_path, "toy", statistics=training_statistics(bare, store, store.rows)).path)
+    ensemble = load_ensemble(
+        _saved(tmp_path, "toy", statistics=training_statistics(bare, store, store.rows)).path
+    )
     item = dx.load_items(world.catalog)[0]
     from_item, from_cube = scene_drift(item, ensemble), scene_drift(dx.open_scene(item), ensemble)
     assert set(from_item.distances) == {"red", "nir"}
@@ -196,5 +206,3 @@ def test_exports_that_cannot_be_made_are_named(tmp_path: Path):
         export_member(member, tmp_path / "toy.pt2", side=64, calibrated=True)
     assert read_checkpoint(member.path).temperature is None
     assert not (tmp_path / "toy.pt2").exists()
-
-

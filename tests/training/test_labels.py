@@ -91,7 +91,9 @@ def test_outlines_find_their_scene_by_id_by_a_cut_id_or_by_day_and_place(tmp_pat
 
 
 def test_an_outline_without_a_scene_is_an_error_until_it_is_allowed(tmp_path: Path):
-    path = _file(tmp_path, image_id=["a", "gone", "far"], image_date=["2021-07-01", "2019-07-01", "2021-07-01"])
+    path = _file(
+        tmp_path, image_id=["a", "gone", "far"], image_date=["2021-07-01", "2019-07-01", "2021-07-01"]
+    )
     items = [_item("a", 10), _item("far", 40)]
     labels = read_labels([path])
     message = r"2 of 3 outlines meet no scene.*no scene of 2019-07-01 shows its place, and gone is not there"
@@ -163,7 +165,9 @@ def test_the_published_labels_give_the_papers_table_and_their_known_flaws():
     for row in labels.footprints.itertuples():
         day = datetime(2021, 7, 1, tzinfo=UTC)
         items.append(
-            pystac.Item(row.image_id, shapely.geometry.mapping(row.geometry), list(row.geometry.bounds), day, {})
+            pystac.Item(
+                row.image_id, shapely.geometry.mapping(row.geometry), list(row.geometry.bounds), day, {}
+            )
         )
     with pytest.raises(LabelError, match="2182 of 3749 outlines meet no scene"):
         match_labels(labels, items)

@@ -51,7 +51,9 @@ def test_patches_overlap_by_a_tenth_and_end_with_the_scene():
 
 
 def test_a_small_scene_is_filled_up_with_masked_pixels(tmp_path: Path):
-    store = write_patches([labelled_scene(size=50)], tmp_path / "p.zarr", patching=Patching(64, 0.1, 0.1), bands=BANDS)
+    store = write_patches(
+        [labelled_scene(size=50)], tmp_path / "p.zarr", patching=Patching(64, 0.1, 0.1), bands=BANDS
+    )
     labels = np.asarray(store.arrays()["labels"][0])
     assert (labels[50:] == 255).all()
     assert (labels[:, 50:] == 255).all()
@@ -100,7 +102,11 @@ def test_bad_scenes_are_named(tmp_path: Path):
     with pytest.raises(PatchError, match="valid to 50%"):
         write_patches([labelled_scene(size=50)], out, bands=BANDS)
     with pytest.raises(CRSError):
-        write_patches([LabelledScene(good.scene, gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)]))], out, bands=BANDS)
+        write_patches(
+            [LabelledScene(good.scene, gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)]))],
+            out,
+            bands=BANDS,
+        )
     with pytest.raises(PatchError, match="no store of patches"):
         open_patches(out)
     with pytest.raises(SettingsError, match="side of 1 px"):
@@ -126,7 +132,7 @@ def test_splits_by_region_and_scene_take_whole_scenes(tmp_path: Path):
 def test_a_split_that_leaks_is_refused(tmp_path: Path):
     scenes = [labelled_scene(n, at=(400_000 + 60 * n, 7_800_000)) for n in (0, 1)]
     table = write_patches(scenes, tmp_path / "p.zarr", patching=Patching(64), bands=BANDS).table
-    with pytest.raises(LeakageError, match="9 training patches.*scene_0 and scene_1"):
+    with pytest.raises(LeakageError, match=r"9 training patches.*scene_0 and scene_1"):
         split_patches(table, Split("scenes", ("scene_1",)))
     apart = table.assign(geometry=table.geometry.translate(1.0))
     check_leakage(table, apart)
