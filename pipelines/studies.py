@@ -13,7 +13,7 @@ import pandas as pd
 
 from darts_xr.cube import BANDS
 from darts_xr.errors import SettingsError
-from darts_xr.training import Lessons, PatchStore, judge, leave_one_out, read_labels
+from darts_xr.training import Lessons, PatchStore, ground_apart, judge, leave_one_out, read_labels
 from pipelines.training import Prepared, Trained, prepare, train_members
 from pipelines.training_data import Say
 from pipelines.training_settings import Training, read_training
@@ -125,10 +125,16 @@ def _iterations(settings: Training, folder: Path, say: Say) -> Iterator[Case]:
     data = settings.train
     if not data.labels:
         raise SettingsError("study of iterations needs train with a catalog and labels of several iterations")
+    # All are scored on the same patches, with the labels as they are known last.
+    whole = prepare(settings, folder, say)
+    grounds = _validation(whole)
+    scored, rows = grounds["validation"]
     for iteration in read_labels(data.labels, footprints=data.footprints).iterations:
-        changed = replace(settings, train=replace(data, iteration=iteration))
+        changed = replace(settings, train=replace(data, iteration=iteration), split=None, validation=None)
         prepared = prepare(changed, folder, say)
-        yield iteration, prepared, _validation(prepared)
+        store = prepared.lessons.store
+        lessons = Lessons(store, ground_apart(store.table, scored.table.iloc[rows]), scored, rows)
+        yield iteration, replace(prepared, lessons=lessons), grounds
 
 
 def _bands(settings: Training, folder: Path, say: Say) -> Iterator[Case]:

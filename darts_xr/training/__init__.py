@@ -33,6 +33,7 @@ _HOMES = {
     "ensemble_card": "cards",
     "export_member": "export",
     "first_weights": "starts",
+    "ground_apart": "splits",
     "fit": "fitting",
     "judge": "judging",
     "label_mask": "burn",

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
@@ -77,22 +78,26 @@ class Waiting(Callback):
 
 
 class Report(Callback):
-    """Tell the scores of each epoch to a function.
+    """Keep the scores of all epochs in ``metrics.csv``, and tell them to a function.
 
     Parameters
     ----------
-    say : callable
+    folder : pathlib.Path
+        Where the table goes; Lightning's own logger would begin it anew when a training goes on.
+    say : callable, optional
         Takes the number of the epoch, from 1, and its scores.
     """
 
-    def __init__(self, say: Any) -> None:
-        self.say = say
+    def __init__(self, folder: Path, say: Any) -> None:
+        self.path, self.say = folder / "metrics.csv", say
         self.history: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After an epoch and its validation."""
         scores = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items()}
-        self.history.append({"epoch": trainer.current_epoch, **scores})
+        self.history.append({"epoch": trainer.current_epoch + 1, **scores})
+        if trainer.is_global_zero:
+            pd.DataFrame(self.history).to_csv(self.path, index=False)
         if self.say is not None:
             self.say(trainer.current_epoch + 1, scores)
 

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -140,7 +140,7 @@ def fit(
     steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
     module = SlumpModule(network, member, recipe, lessons.store, steps=steps)
     scored = lessons.validation is not None
-    teller = Report(report)
+    teller = Report(folder, report)
     callbacks: list[Any] = [teller, KeepState(folder, recipe.keep_every), Waiting()]
     if lessons.validation is not None:
         mode = "min" if recipe.monitor == "loss" else "max"
@@ -168,10 +168,7 @@ def fit(
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
             callbacks=callbacks,
-            logger=[
-                CSVLogger(folder, name=None, version=""),
-                TensorBoardLogger(folder, name=None, version="tensorboard"),
-            ],
+            logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
             default_root_dir=folder,
             enable_checkpointing=scored,
             enable_progress_bar=progress,

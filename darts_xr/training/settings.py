@@ -293,6 +293,6 @@ def _known(kind: Any, place: tuple[int | str, ...]) -> list[str]:
 
 
 def _without_none(kind: Any) -> Any:
-    """Settings that may be left out, without the None."""
+    """Take the None from what may be left out."""
     options = get_args(kind)
     return next(o for o in options if o is not type(None)) if type(None) in options else kind

@@ -35,7 +35,7 @@ class Split:
     side_km : float
         Side of a block.
     share : float
-        Share of the blocks with patches that is drawn.
+        Chance of a block to be drawn; one is at least.
     seed : int
         Of the draw.
     """
@@ -118,25 +118,33 @@ def split_patches(table: gpd.GeoDataFrame, split: Split) -> Parts:
 
 
 def _by_block(table: gpd.GeoDataFrame, split: Split) -> Parts:
-    flat = table.geometry.to_crs(EQUAL_AREA)
     side = split.side_km * 1000
-    centres = shapely.centroid(flat.to_numpy())
+    centres = shapely.centroid(table.geometry.to_crs(EQUAL_AREA).to_numpy())
     blocks = np.stack(
         [np.floor(shapely.get_x(centres) / side), np.floor(shapely.get_y(centres) / side)], axis=1
     )
-    distinct, number = np.unique(blocks, axis=0, return_inverse=True)
-    rng = np.random.default_rng(split.seed)
-    count = max(1, round(split.share * len(distinct)))
-    drawn = rng.permutation(len(distinct))[:count]
-    scored = np.isin(number.ravel(), drawn)
-    reaching = np.zeros(len(table), bool)
-    left, _ = _shared(table, table.iloc[np.flatnonzero(scored)])
-    reaching[left] = True
-    parts = Parts(
-        np.flatnonzero(~scored & ~reaching), np.flatnonzero(scored), np.flatnonzero(~scored & reaching)
-    )
+    distinct, number = np.unique(blocks.astype(int), axis=0, return_inverse=True)
+    # Each block draws for itself, so that its part does not change when the set of patches grows.
+    drawn = np.array([_chance(split.seed, b) for b in distinct])
+    scored = drawn[number.ravel()] < max(split.share, drawn.min() + 1e-9)
+    free = ground_apart(table, table.iloc[np.flatnonzero(scored)])
+    reaching = np.setdiff1d(np.flatnonzero(~scored), free)
+    parts = Parts(free, np.flatnonzero(scored), reaching)
     _check_parts(parts, split)
     return parts
+
+
+def _chance(seed: int, block: NDArray[np.integer]) -> float:
+    """Draw for one block, by its place alone; seeds of NumPy take no negative numbers."""
+    return float(
+        np.random.default_rng([seed, *abs(block).tolist(), *(block < 0).astype(int).tolist()]).random()
+    )
+
+
+def ground_apart(table: gpd.GeoDataFrame, scored: gpd.GeoDataFrame) -> NDArray[np.integer]:
+    """Rows of patches that share no ground with those that are scored."""
+    left, _ = _shared(table, scored)
+    return np.setdiff1d(np.arange(len(table)), left)
 
 
 def _check_parts(parts: Parts, split: Split) -> None:

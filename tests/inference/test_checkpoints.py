@@ -111,8 +111,27 @@ def test_weights_beside_their_configuration_are_enough(light: nn.Module, tmp_pat
     checkpoint = read_checkpoint(run / "RTS_v6_notcvis.pt")
     assert (checkpoint.name, len(checkpoint.bands)) == ("RTS_v6_notcvis", 7)
     (run / "config.yml").unlink()
-    with pytest.raises(CheckpointError, match=r"weights alone.*config\.yml beside it"):
+    with pytest.raises(CheckpointError, match=r"weights alone.*these take 7.*config\.yml beside it"):
         read_checkpoint(run / "RTS_v6_notcvis.pt")
+
+
+@pytest.mark.parametrize("bands", [10, 7])
+def test_published_files_are_known_without_a_configuration(
+    published: dict[int, nn.Module], tmp_path: Path, bands: int
+) -> None:
+    file = tmp_path / f"thaw_slump_segmentation_RTS_v6_{bands}_UnetPP_resnet34_1024px.pt"
+    torch.save({f"module.{key}": value for key, value in published[bands].state_dict().items()}, file)
+    checkpoint = read_checkpoint(file)
+    assert checkpoint.bands == tuple(LEGACY_BANDS[name] for name in (TEN if bands == 10 else SEVEN))
+    assert (checkpoint.architecture.encoder, checkpoint.architecture.depth) == ("resnet34", 5)
+    assert "recognised" in checkpoint.training
+    torch.testing.assert_close(
+        outputs(checkpoint.load_network(), bands), outputs(published[bands], bands), rtol=0, atol=0
+    )
+    without_head = {k: v for k, v in published[bands].state_dict().items() if "segmentation_head" not in k}
+    torch.save(without_head, file)
+    with pytest.raises(CheckpointError, match="laid out unlike the published networks"):
+        read_checkpoint(file)
 
 
 def test_published_members_make_an_ensemble(published: dict[int, nn.Module], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.training.lessons import member_of
 PLAIN = SlumpModule.training_step
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The end came."""
 
 

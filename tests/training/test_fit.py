@@ -84,12 +84,12 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Pa
     assert done.returncode == -9, done.stderr
 
     def stop() -> None:
-        raise killed.Stopped
+        raise killed.StoppedError
 
     # States were kept after every second step and every fifth, the end of an epoch: it goes on in one, at its end,
     # and in the last.
     for at in (5, 6, 14):
-        with pytest.raises(killed.Stopped):
+        with pytest.raises(killed.StoppedError):
             killed.run(tmp_path, "killed", at, stop)
     resumed = killed.run(tmp_path, "killed")
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)

@@ -132,7 +132,7 @@ def test_splits_by_region_and_scene_take_whole_scenes(tmp_path: Path):
 def test_a_split_that_leaks_is_refused(tmp_path: Path):
     scenes = [labelled_scene(n, at=(400_000 + 60 * n, 7_800_000)) for n in (0, 1)]
     table = write_patches(scenes, tmp_path / "p.zarr", patching=Patching(64), bands=BANDS).table
-    with pytest.raises(LeakageError, match="9 training patches.*scene_0 and scene_1"):
+    with pytest.raises(LeakageError, match=r"9 training patches.*scene_0 and scene_1"):
         split_patches(table, Split("scenes", ("scene_1",)))
     apart = table.assign(geometry=table.geometry.translate(1.0))
     check_leakage(table, apart)
