@@ -18,6 +18,8 @@ _HOMES = {
     "coverage": "aggregation",
     "demo": "demonstration",
     "detect": "detection",
+    "make_review": "review",
+    "merge_review": "review",
     "open_run": "records",
     "plan": "detection",
     "report": "reports",
