@@ -20,6 +20,8 @@ _HOMES = {
     "demo": "demonstration",
     "detect": "detection",
     "doctor": "diagnosis",
+    "make_review": "review",
+    "merge_review": "review",
     "open_run": "records",
     "plan": "detection",
     "report": "reports",

@@ -20,6 +20,7 @@ from darts_xr.assess import score_all as all_scores
 from darts_xr.assess import score_images as image_scores
 from darts_xr.assess import score_years as year_scores
 from darts_xr.assess.match import score_counts
+from darts_xr.assess.readers import read_layer
 from darts_xr.errors import PipelineError
 from pipelines.aggregation import Products, read_footprints, read_level1
 from pipelines.records import Run, open_run
@@ -96,7 +97,7 @@ def read_vectors(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
     """Read a GeoParquet or any vector file that GDAL knows."""
     if not Path(path).exists():
         raise PipelineError(f"Vector file not found: {path}")
-    return read_inventory(path).features
+    return read_layer(path)
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:

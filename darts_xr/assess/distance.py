@@ -7,11 +7,10 @@ import math
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS
 
 from darts_xr.globe import EQUAL_AREA, transformer
 
-_CELL = 200_000.0  # m; an equidistant projection around a cell's centre is true to 1e-4 in all of it
+_CELL = 400_000.0  # m; an equidistant projection around a cell's centre is true to 4e-4 in all of it
 
 
 def stretch(shapes: NDArray[np.object_]) -> float:
@@ -44,7 +43,7 @@ def pair_distance(
 ) -> NDArray[np.float64]:
     """Metres on the ground between ``some[left]`` and ``others[right]``, pairs that are near each other.
 
-    Each pair is measured in an azimuthal equidistant projection around the cell of 200 km that it is in.
+    Each pair is measured in an azimuthal equidistant projection around the cell of 400 km that it is in.
 
     Parameters
     ----------
@@ -92,6 +91,4 @@ def _moved(shapes: NDArray[np.object_], index: NDArray[np.intp], crs: str) -> ND
 
 def _equidistant(centre: NDArray[np.float64]) -> str:
     lon, lat = transformer(EQUAL_AREA, "EPSG:4326").transform(*centre)
-    return CRS.from_dict(
-        {"proj": "aeqd", "lon_0": round(lon, 4), "lat_0": round(lat, 4), "datum": "WGS84"}
-    ).to_wkt()
+    return f"+proj=aeqd +lon_0={lon:.4f} +lat_0={lat:.4f} +datum=WGS84"

@@ -307,12 +307,21 @@ def project_union(coverage: Coverage) -> BaseGeometry:
     """
     if isinstance(coverage, BaseGeometry):
         coverage = gpd.GeoSeries([coverage], crs="EPSG:4326")
+    shapes = project_each(coverage)
+    return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
+
+
+def project_each(coverage: gpd.GeoDataFrame | gpd.GeoSeries) -> NDArray[np.object_]:
+    """Each shape of a coverage in the equal-area projection; see :func:`project_union`.
+
+    Raises
+    ------
+    CRSError
+        If the frame has no CRS.
+    """
     require_crs(coverage, "coverage")
     lines = coverage.geometry
-    if lines.crs.is_geographic:
-        lines = lines.segmentize(0.05)
-    shapes = project(lines, "coverage")
-    return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
+    return project(lines.segmentize(0.05) if lines.crs.is_geographic else lines, "coverage")
 
 
 # --- labelled public functions -----------------------------------------------------------------------------

@@ -164,6 +164,25 @@ def _repaired(frame: gpd.GeoDataFrame, notes: list[str]) -> gpd.GeoDataFrame:
     return out.set_geometry(gpd.GeoSeries(shapes, crs=frame.crs))
 
 
+def _located(
+    path: Path, crs: Any, layer: str | None, lon: str | None, lat: str | None, notes: list[str]
+) -> gpd.GeoDataFrame:
+    """Read a file and say where it is."""
+    if not path.exists():
+        raise AssessmentError(f"inventory not found: {path}")
+    frame = _read(path, layer, lon, lat, crs, notes)
+    if frame.crs is None:
+        if crs is None:
+            raise CRSError(f"{path.name} does not say its coordinate reference system; give it")
+        frame = frame.set_crs(crs)
+        notes.append(f"states no coordinate reference system; {frame.crs.to_string()[:40]} as given")
+    elif crs is not None and not frame.crs.equals(crs, ignore_axis_order=True):
+        raise CRSError(
+            f"{path.name} states {frame.crs.to_string()[:40]}, not {crs}; leave it out or correct the file"
+        )
+    return frame
+
+
 # --- labelled public function ------------------------------------------------------------------------------
 
 
@@ -213,20 +232,8 @@ def read_inventory(
     >>> len(read.features), read.schema, read.time.declared
     (1, 'plain', False)
     """
-    path = Path(path)
-    if not path.exists():
-        raise AssessmentError(f"inventory not found: {path}")
-    notes: list[str] = []
-    frame = _read(path, layer, lon, lat, crs, notes)
-    if frame.crs is None:
-        if crs is None:
-            raise CRSError(f"{path.name} does not say its coordinate reference system; give it")
-        frame = frame.set_crs(crs)
-        notes.append(f"states no coordinate reference system; {frame.crs.to_string()[:40]} as given")
-    elif crs is not None and not frame.crs.equals(crs, ignore_axis_order=True):
-        raise CRSError(
-            f"{path.name} states {frame.crs.to_string()[:40]}, not {crs}; leave it out or correct the file"
-        )
+    path, notes = Path(path), list[str]()
+    frame = _located(path, crs, layer, lon, lat, notes)
     schema, time = "plain", UNDATED
     for candidate in SCHEMAS:
         if candidate.fits(frame):
@@ -242,3 +249,34 @@ def read_inventory(
     frame.attrs = metadata
     log.info("%s: %d objects, schema %s. %s", path.name, len(frame), schema, "; ".join(notes))
     return Inventory(frame, schema, time, notes)
+
+
+def read_layer(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
+    """Read detections, a coverage or regions: as :func:`read_inventory` does, with no schema, and also an empty file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        Valid, non-empty shapes with all columns of the file; no rows where nothing was detected. Read at once.
+
+    Raises
+    ------
+    AssessmentError
+        If the file is missing or cannot be read.
+    CRSError
+        If it does not say where it is.
+
+    Examples
+    --------
+    >>> read_layer("level2.parquet")  # doctest: +SKIP
+    """
+    path, notes = Path(path), list[str]()
+    frame = _located(path, None, None, None, None, notes)
+    out = _repaired(frame, notes)
+    log.info("%s: %d objects. %s", path.name, len(out), "; ".join(notes))
+    return out

@@ -13,7 +13,16 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from darts_xr.assess.bootstrap import Bootstrap, f1_interval
-from darts_xr.assess.match import ANY_OVERLAP, Matching, MatchRule, Pairs, Scores, pool_scores, project_union
+from darts_xr.assess.match import (
+    ANY_OVERLAP,
+    Matching,
+    MatchRule,
+    Pairs,
+    Scores,
+    pool_scores,
+    project_each,
+    project_union,
+)
 from darts_xr.assess.periods import UNDATED, DatedReference, ReferenceTime
 from darts_xr.assess.scored import Scored
 from darts_xr.errors import AssessmentError
@@ -343,7 +352,10 @@ def score_images(
     require_crs(footprints, "footprints")
     dated = DatedReference(reference, comparison.time)
     pairs = Pairs(level1, dated.shapes, buffer=comparison.buffer, rule=comparison.rule)
-    image_ids = level1["image_id"].to_numpy()
+    # Numbers, since texts are slow to compare, once an image.
+    number, names = pd.factorize(level1["image_id"])
+    number_of = {str(name): place for place, name in enumerate(names)}
+    outlines = project_each(footprints)
     rows: list[dict[str, object]] = []
     matched: list[Matching] = []
     scored = Scored(pairs)
@@ -352,8 +364,8 @@ def score_images(
     for image_id, day, place in zip(footprints["image_id"], days, range(len(footprints)), strict=True):
         if footprints.geometry.iloc[place].is_empty:
             continue
-        found = image_ids == image_id
-        part = pairs.match(found, wanted_on[day], project_union(footprints.geometry.iloc[[place]]))
+        found = number == number_of.get(str(image_id), -2)
+        part = pairs.match(found, wanted_on[day], outlines[place])
         scored.add(found, wanted_on[day], part)
         matched.append(part)
         rows.append({"scope": str(image_id), **score_row(part.scores)})

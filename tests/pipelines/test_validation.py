@@ -285,3 +285,16 @@ def test_a_cube_of_a_box_holds_all_of_the_box(run: Run) -> None:
     whole = dx.open_cube([item])["probability"]
     boxed = dx.open_cube([item], bbox=shapely.geometry.shape(item.geometry).bounds)["probability"]
     assert int(boxed.notnull().sum()) == int(whole.notnull().sum())
+
+
+def test_a_file_without_detections_scores_zero_and_is_no_error(
+    products: Products, world: SampleWorld, tmp_path: Path
+) -> None:
+    for path in products.files:
+        if "coverage" in str(path):
+            shutil.copy(path, tmp_path)
+    name = next(Path(p).name for p in products.files if "features_2021_level2.parquet" in str(p))
+    products.level2.iloc[:0].to_parquet(tmp_path / name)
+    row = validate(tmp_path / name, world.truth).tables[PER_YEAR].set_index("scope").loc["2021"]
+    assert (row["detected"], row["precision"], row["recall"], row["f1"]) == (0, 0, 0, 0)
+    assert row["missed"] == row["references"] > 0
