@@ -20,6 +20,7 @@ _HOMES = {
     "demo": "demonstration",
     "detect": "detection",
     "doctor": "diagnosis",
+    "histories": "following",
     "open_run": "records",
     "plan": "detection",
     "report": "reports",

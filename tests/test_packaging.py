@@ -23,8 +23,10 @@ CONDA_NAMES = {
 }
 # Where a name stands tells what it may import: itself and what stands before it.
 FLOW = (
-    "errors", "addresses", "atomic", "digests", "percent", "rasters", "globe", "stac", "graph", "planet", "catalog",
+    "errors", "addresses", "atomic", "digests", "markup", "percent",
+    "rasters", "globe", "stac", "graph", "planet", "catalog",
     "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
+    "looking", "accessor",
 )  # fmt: skip
 
 
@@ -84,7 +86,9 @@ def test_imports_run_down_the_flow(path: Path):
             )
 
 
-@pytest.mark.parametrize("package", ["assess", "products", "objects", "cube", "catalog", "planet", "graph"])
+@pytest.mark.parametrize(
+    "package", ["looking", "assess", "products", "objects", "cube", "catalog", "planet", "graph"]
+)
 def test_packages_without_networks_import_no_torch_and_no_matplotlib(package: str):
     heavy = ("torch", "matplotlib", "dask_cuda")
     code = f"import sys, darts_xr.{package}; print([m for m in {heavy} if m in sys.modules])"
