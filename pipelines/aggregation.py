@@ -84,13 +84,12 @@ class Products:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        rows: list[list[object]] = [
-            ["Level 1, objects per image", len(self.level1)],
-            ["Level 2, objects per year", len(self.level2)],
-            *([f"coverage, {level}", f"{len(frame)} row(s)"] for level, frame in self.coverage.items()),
-            ["files", ", ".join(path.name for path in self.files)],
-            *([name, reason] for name, reason in self.left_out.items()),
+        rows: list[tuple[str, object]] = [
+            ("Level 1, objects per image", len(self.level1)),
+            ("Level 2, objects per year", len(self.level2)),
         ]
+        rows += [(f"coverage, {level}", f"{len(frame)} row(s)") for level, frame in self.coverage.items()]
+        rows += [("files", ", ".join(path.name for path in self.files)), *self.left_out.items()]
         return html_table("Products", rows)
 
 

@@ -28,7 +28,7 @@ _LEAST_GAIN = 36.0  # m² of new ground, four pixels, below which it has no dire
 
 
 def advance_direction(first: BaseGeometry, last: BaseGeometry) -> NDArray[np.float64] | None:
-    """Give the unit vector from the middle of the first outline to that of the ground gained since; None without gain."""
+    """Give the unit vector from the middle of an outline to that of the ground gained since; None without gain."""
     gained = last.difference(first)
     if gained.area < _LEAST_GAIN:
         return None
@@ -70,8 +70,8 @@ def site_histories(
         (0 to 1), ``area_m2`` (NaN where not detected), ``growth_m2`` and ``growth_m2_per_year`` since the last year in
         which it was detected, ``retreat_m`` and ``retreat_m_per_year`` (how much further the outline reaches along the
         direction of advance since then), ``advance_azimuth_deg`` (that direction, clockwise from north, of the site:
-        from the middle of its first outline to that of the ground gained until its last; NaN where it gained less than four
-        pixels), ``geometry`` (outline of that year; empty where not detected). Computed at once.
+        from the middle of its first outline to that of the ground gained until its last; NaN where it gained less than
+        four pixels), ``geometry`` (outline of that year; empty where not detected). Computed at once.
 
         Outlines of different years are compared as they lie: an offset between images counts as retreat.
 
