@@ -38,10 +38,11 @@ _HOMES = {
     "match_objects": "assess",
     "threshold_sweep": "assess",
     "h3_density": "assess",
+    "explore": "looking",
     "start_cluster": "cluster",
 }
 _SUBPACKAGES = (
-    "assess", "catalog", "cluster", "cube", "errors", "inference", "objects", "planet", "products", "sample",
+    "assess", "catalog", "cluster", "cube", "errors", "inference", "looking", "objects", "planet", "products", "sample",
     "training",
 )  # fmt: skip
 
@@ -50,6 +51,7 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        import_module("darts_xr.accessor")  # whoever gets a scene gets .darts with it
         value = getattr(import_module(f"darts_xr.{_HOMES[name]}"), name)
         globals()[name] = value
         return value

@@ -22,6 +22,7 @@ _HOMES = {
     "doctor": "diagnosis",
     "make_review": "review",
     "merge_review": "review",
+    "histories": "following",
     "open_run": "records",
     "plan": "detection",
     "report": "reports",

@@ -20,6 +20,7 @@ from upath import UPath
 
 import darts_xr as dx
 from darts_xr.errors import PipelineError
+from darts_xr.markup import html_table
 from darts_xr.products import (
     describe_dataset,
     merge_level1,
@@ -81,6 +82,15 @@ class Products:
     table1: pd.DataFrame
     files: list[Path | UPath] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("Level 1, objects per image", len(self.level1)),
+            ("Level 2, objects per year", len(self.level2)),
+        ]
+        rows += [(f"coverage, {level}", f"{len(frame)} row(s)") for level, frame in self.coverage.items()]
+        rows += [("files", ", ".join(path.name for path in self.files)), *self.left_out.items()]
+        return html_table("Products", rows)
 
 
 def read_footprints(run: Run) -> gpd.GeoDataFrame:

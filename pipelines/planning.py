@@ -24,6 +24,7 @@ from darts_xr.catalog.items import UNREADABLE
 from darts_xr.digests import sha256_of
 from darts_xr.errors import DartsError, PipelineError, SceneError
 from darts_xr.globe import bounds_of, box_polygons, grown
+from darts_xr.markup import html_table
 from pipelines.digests import canonical, digest
 from pipelines.flow import Limits
 from pipelines.folder import RunFolder
@@ -366,6 +367,17 @@ class Plan:
     bytes: int
     seconds: float | None
     refused: dict[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        expected = "unknown; darts-xr bench measures it" if self.seconds is None else f"{self.seconds:.0f} s"
+        rows = [
+            ["scenes to be done", f"{self.scenes} of {len(self.steps)}"],
+            ["pixels", f"{self.pixels / 1e6:.1f} million"],
+            ["bytes of image and mask", f"{self.bytes / 1e6:.1f} million"],
+            ["expected", expected],
+            *([name, reason] for name, reason in self.refused.items()),
+        ]
+        return html_table("Plan", rows)
 
 
 def make_plan(planner: Planner, *, rate: float | None, workers: int = 1) -> Plan:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import json
 import logging
 import os
@@ -11,15 +14,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upath import UPath
 
 from darts_xr.addresses import redact
 from darts_xr.errors import PipelineError
+from darts_xr.markup import html_table
 from pipelines.digests import sealed, unsealed
 from pipelines.folder import RunFolder, writing
 from pipelines.schema import check_record
+
+if TYPE_CHECKING:  # not for the command's help
+    import geopandas as gpd
+    import xarray as xr
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +44,7 @@ REBUILT = "rebuilt from its records"
 NOT_IN_SOURCE = "not in the source"
 PENDING = "not done yet"
 _SHOWN = 5  # failures that a run names where it is looked at
+_PICTURES = 3  # quick-looks that a notebook shows of it
 
 
 class Damage(NamedTuple):
@@ -210,6 +219,65 @@ class Run:
         if self.left_out:
             head += f", {len(self.left_out)} left out"
         return redact("\n".join([head, *failures]))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["folder", redact(str(self.folder))],
+            ["state", self.record["state"]],
+            [
+                "scenes done / failed / left out",
+                f"{len(self.done)} / {len(self.failed)} / {len(self.left_out)}",
+            ],
+            ["objects", sum(scene["counts"]["n_objects"] for scene in self.done)],
+            ["ensemble", self.record["ensemble"]],
+            ["rules", ", ".join(f"{name} {value}" for name, value in self.record["rules"].items())],
+            *([scene["id"], redact(scene["reason"])] for scene in self.failed[:_SHOWN]),
+        ]
+        title = "Run" + (" of synthetic scenes" if self.record["synthetic"] else "")
+        return html_table(title, rows) + "".join(self._thumbnail(scene) for scene in self.done[:_PICTURES])
+
+    def _thumbnail(self, scene: Record) -> str:
+        """Quick-look of a scene, small and in the page itself; empty where it has none."""
+        if self.home.local is None or "quicklook.png" not in scene["outputs"]:
+            return ""
+        from PIL import Image
+
+        small = io.BytesIO()
+        try:
+            with Image.open(str(self.home.scene(scene["id"]) / "quicklook.png")) as picture:
+                picture.thumbnail((420, 420))
+                picture.convert("RGB").save(small, format="JPEG", quality=80)
+        except OSError as error:
+            log.info("%s: %s", scene["id"], error)
+            return ""
+        data = base64.b64encode(small.getvalue()).decode()
+        return f"<img alt='{html.escape(scene['id'], quote=True)}' src='data:image/jpeg;base64,{data}'>"
+
+    @property
+    def level1(self) -> gpd.GeoDataFrame:
+        """Objects of all finished scenes whose files are as they were written; read at each call."""
+        from pipelines.results import read_results
+
+        return read_results(self).level1
+
+    @property
+    def footprints(self) -> gpd.GeoDataFrame:
+        """Outlines of the valid pixels of the same scenes; read at each call."""
+        from pipelines.results import read_results
+
+        return read_results(self).footprints
+
+    def cube(self, **options: Any) -> xr.Dataset:
+        """Open the run's rasters over time, lazily: :func:`darts_xr.open_cube` with its options."""
+        import darts_xr as dx
+
+        return dx.open_cube(str(self.folder / "catalog.json"), **options)
+
+    def map(self, **options: Any) -> Any:
+        """Show objects and footprints on a map: :func:`darts_xr.explore` with its options."""
+        import darts_xr as dx
+
+        return dx.explore(self, **options)
 
     @property
     def folder(self) -> Path | UPath:

@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 # Where a name stands tells what it may import: itself and what stands before it.
 FLOW = (
-    "errors", "memory", "addresses", "atomic", "digests", "percent", "rasters", "globe", "stac", "graph", "planet",
-    "catalog", "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
+    "errors", "memory", "addresses", "atomic", "digests", "markup", "percent", "rasters", "globe", "stac", "graph",
+    "planet", "catalog", "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
+    "looking", "accessor",
 )  # fmt: skip
 _BEGIN, _END = "<!-- drawn by python -m tests.architecture -->\n", "<!-- end of the drawing -->\n"
 

@@ -62,7 +62,9 @@ def test_the_architecture_page_shows_the_imports_as_they_are():
     assert architecture.is_current(), "run: python -m tests.architecture"
 
 
-@pytest.mark.parametrize("package", ["assess", "products", "objects", "cube", "catalog", "planet", "graph"])
+@pytest.mark.parametrize(
+    "package", ["looking", "assess", "products", "objects", "cube", "catalog", "planet", "graph"]
+)
 def test_packages_without_networks_import_no_torch_and_no_matplotlib(package: str):
     heavy = ("torch", "matplotlib", "dask_cuda")
     code = f"import sys, darts_xr.{package}; print([m for m in {heavy} if m in sys.modules])"

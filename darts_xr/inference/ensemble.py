@@ -22,6 +22,7 @@ from darts_xr.inference.network import (
     preferred_device,
     use_batch_statistics,
 )
+from darts_xr.markup import html_table
 from darts_xr.memory import keep_freed_memory
 
 BatchNorm = Literal["eval", "per-tile"]
@@ -120,6 +121,15 @@ class Ensemble:
             f"<Ensemble of {len(self.members)} on {self.device}, batch norm {self.batch_norm}, precision "
             f"{self.precision}{', compiled' if self.compiled else ''}>\n" + "\n".join(rows)
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [m.name, f"{m.architecture.name}/{m.architecture.encoder}", ", ".join(band.name for band in m.bands),
+             f"{m.tile}+2×{m.margin} px", m.sha256[:12]]
+            for m in self.members
+        ]  # fmt: skip
+        title = f"Ensemble of {len(self.members)} on {self.device}, batch norm {self.batch_norm}, {self.precision}"
+        return html_table(title, rows, head=["member", "network", "bands", "tile", "sha256"])
 
 
 def load_ensemble(

@@ -12,6 +12,7 @@ disagreement of the networks (:func:`member_spread`).
 from darts_xr.products.cog import binary_objects, probability_percent, write_raster
 from darts_xr.products.coverage_files import coverage, valid_polygon
 from darts_xr.products.files import product_name, write_vectors
+from darts_xr.products.histories import HISTORY_COLUMNS, site_histories
 from darts_xr.products.level_one import LEVEL1_COLUMNS, describe_dataset, empty_level1, level1, merge_level1
 from darts_xr.products.level_two import LEVEL2_COLUMNS, level2, update_level2
 from darts_xr.products.quicklook import write_quicklook
@@ -20,6 +21,7 @@ from darts_xr.products.sites import site_table
 from darts_xr.products.table_one import TABLE1_COLUMNS, table1, table_text, write_table
 
 __all__ = [
+    "HISTORY_COLUMNS",
     "LEVEL1_COLUMNS",
     "LEVEL2_COLUMNS",
     "REMOVED_COLUMNS",
@@ -35,6 +37,7 @@ __all__ = [
     "probability_percent",
     "product_name",
     "removed_objects",
+    "site_histories",
     "site_table",
     "table1",
     "table_text",

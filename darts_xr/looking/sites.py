@@ -1,0 +1,216 @@
+"""One site over time: what a cube of probability says of it, as table, line and contact sheet."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+import xarray as xr
+from rasterio.features import geometry_mask
+from shapely.geometry.base import BaseGeometry
+
+from darts_xr.cube.metadata import time_text
+from darts_xr.errors import ParameterError
+from darts_xr.looking.pictures import layer, overlay, rgb
+
+#: Distance from a threshold within which an area is uncertain.
+SPREAD = 0.15
+
+
+def _in_crs(site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries, crs: Any) -> BaseGeometry:
+    """Outline of a site in a CRS; a bare geometry is in degrees."""
+    if isinstance(site, BaseGeometry):
+        series = gpd.GeoSeries([site], crs="EPSG:4326")
+    else:
+        series = site.geometry
+    shape = shapely.union_all(series.to_crs(str(crs)).to_numpy())
+    if shape.is_empty:
+        raise ParameterError("the site is empty; give a polygon in degrees, or a row of a GeoDataFrame")
+    return shape
+
+
+def _around(cube: Any, shape: BaseGeometry, margin: float) -> Any:
+    """Part of a cube around a shape in its CRS."""
+    west, south, east, north = shape.buffer(margin).bounds
+    box = cube.odc.geobox.boundingbox
+    if west >= box.right or east <= box.left or south >= box.top or north <= box.bottom:
+        raise ParameterError("the site lies outside the cube; open the cube with the site's bbox")
+    return cube.sel(x=slice(west, east), y=slice(north, south))
+
+
+def site_series(
+    probability: xr.DataArray,
+    site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries,
+    *,
+    threshold: float = 0.5,
+    margin: float = 30.0,
+) -> pd.DataFrame:
+    """Tell what each time step of a cube says of a site.
+
+    Parameters
+    ----------
+    probability : xarray.DataArray
+        (time, y, x), 0 to 1, NaN where not seen, in a CRS in metres, such as ``open_cube(run)["probability"]``. The
+        part around the site is computed.
+    site : shapely geometry, geopandas.GeoDataFrame or GeoSeries
+        Outline; a bare geometry in degrees.
+    threshold : float
+        Least probability of an object's pixels.
+    margin : float
+        Metres around the outline that belong to the site, into which it may have grown.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a time step, index ``time``: ``item_id``, ``seen`` (share of the site's pixels that are not masked),
+        ``pval_mean``, ``pval_max`` (NaN where nothing was seen), ``area_m2`` of the pixels at or above the threshold,
+        ``area_low_m2`` and ``area_high_m2`` of those above threshold + 0.15 and threshold - 0.15.
+
+    Raises
+    ------
+    ParameterError
+        When the site lies outside the cube.
+
+    Examples
+    --------
+    >>> series = site_series(cube["probability"], level2.iloc[[0]])  # doctest: +SKIP
+    """
+    shape = _in_crs(site, probability.odc.geobox.crs)
+    near = _around(probability, shape, margin).compute()
+    box = near.odc.geobox
+    inside = geometry_mask([shape.buffer(margin)], box.shape, box.affine, invert=True)
+    values = near.values[:, inside]
+    cell = abs(box.affine.determinant)
+    seen = np.isfinite(values)
+    filled = np.where(seen, values, 0)
+    count = seen.sum(axis=1)
+    columns: dict[str, Any] = {
+        "item_id": near["item_id"].values.astype(str) if "item_id" in near.coords else "unknown",
+        "seen": seen.mean(axis=1),
+        "pval_mean": np.divide(filled.sum(axis=1), count, out=np.full(len(count), np.nan), where=count > 0),
+        "pval_max": np.where(count > 0, filled.max(axis=1), np.nan),
+    }
+    for name, level in (
+        ("area_m2", threshold), ("area_low_m2", threshold + SPREAD), ("area_high_m2", threshold - SPREAD)
+    ):  # fmt: skip
+        columns[name] = (filled >= np.float32(level)).sum(axis=1) * cell
+    return pd.DataFrame(columns, index=pd.Index(near["time"].values, name="time"))
+
+
+def timeline(
+    probability: xr.DataArray,
+    site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries,
+    *,
+    threshold: float = 0.5,
+    ax: Any = None,
+) -> Any:
+    """Draw the area of a site over time, with what it would be at threshold ± 0.15.
+
+    Parameters
+    ----------
+    probability, site, threshold
+        As for :func:`site_series`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Points are open where less than 90 % of the site was seen.
+
+    Examples
+    --------
+    >>> axes = timeline(cube["probability"], level2.iloc[[0]])  # doctest: +SKIP
+    """
+    import matplotlib.pyplot as plt
+
+    table = site_series(probability, site, threshold=threshold)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    table = table[table["seen"] > 0]
+    area = table["area_m2"] / 1e4
+    below = area - table["area_low_m2"] / 1e4
+    above = table["area_high_m2"] / 1e4 - area
+    ax.errorbar(table.index, area, yerr=[below, above], fmt="none", ecolor="#0072B2", capsize=3, alpha=0.6)
+    for whole, face, label in ((True, "#0072B2", "seen"), (False, "white", "seen in part (< 90 %)")):
+        rows = (table["seen"] >= 0.9) == whole
+        if rows.any():
+            ax.plot(table.index[rows], area[rows], "o", color="#0072B2", markerfacecolor=face, label=label)
+    synthetic = "synthetic" in probability.coords and bool(np.any(probability["synthetic"].values))
+    ax.set_ylabel("area, ha")
+    ax.set_ylim(bottom=0)
+    ax.set_title(
+        f"area at a threshold of {threshold:g}, bars: ± {SPREAD:g}" + (" (synthetic)" if synthetic else ""),
+        fontsize=10,
+    )
+    ax.grid(alpha=0.3)
+    if len(table):
+        ax.legend(frameon=False)
+    return ax
+
+
+def sheet(
+    cube: xr.Dataset | xr.DataArray,
+    site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries,
+    *,
+    margin: float = 150.0,
+    columns: int = 4,
+) -> Any:
+    """Draw a contact sheet: one small picture of a site a time step.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset or xarray.DataArray
+        (time, y, x): images with ``red``, ``green``, ``blue``, or else ``probability``, in a CRS in metres.
+    site : shapely geometry, geopandas.GeoDataFrame or GeoSeries
+        Outline that is drawn on each; a bare geometry in degrees.
+    margin : float
+        Metres of ground around it.
+    columns : int
+        Pictures in a row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The sheet.
+
+    Raises
+    ------
+    ParameterError
+        When the site lies outside the cube.
+
+    Examples
+    --------
+    >>> figure = sheet(cube, level2.iloc[[0]])  # doctest: +SKIP
+    """
+    import matplotlib.pyplot as plt
+
+    crs = cube.odc.geobox.crs
+    shape = _in_crs(site, crs)
+    near = _around(cube, shape, margin)
+    if isinstance(near, xr.Dataset) and not {"red", "green", "blue"} <= set(near.data_vars):
+        near = near["probability"]
+    near = near.compute()
+    outline = gpd.GeoDataFrame(geometry=[shape], crs=str(crs))
+    steps = near.sizes["time"]
+    across = min(columns, steps)
+    down = math.ceil(steps / across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(3 * across, 3.2 * down), layout="constrained", squeeze=False
+    )
+    for number, ax in enumerate(axes.ravel()):
+        if number >= steps:
+            ax.set_axis_off()
+            continue
+        step = near.isel(time=number)
+        drawn = rgb(step, ax=ax) if isinstance(step, xr.Dataset) else layer(step, ax=ax)
+        overlay(step, outline, ax=drawn, color="cyan")
+        ax.set_title(time_text(step["time"].values)[:10], fontsize=9)
+        ax.set_axis_off()
+    if "synthetic" in near.coords and bool(np.any(near["synthetic"].values)):
+        figure.suptitle("synthetic scenes, no real observation", fontsize=10)
+    return figure

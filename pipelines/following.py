@@ -1,0 +1,113 @@
+"""The sites of a run over the years, with what the stored probability says of their areas' uncertainty."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+
+import darts_xr as dx
+from darts_xr.errors import PipelineError
+from darts_xr.looking import plot_history, site_series
+from darts_xr.products import site_histories
+from pipelines.records import Run, open_run
+from pipelines.results import read_results
+
+_AROUND = 30.0  # metres around a site into which it may have grown
+_DEGREES = 0.01  # around a site whose pixels are opened: more than 30 m up to 88° north
+
+
+def histories(run: str | os.PathLike[str] | Run) -> gpd.GeoDataFrame:
+    """Follow each site of a run through its years.
+
+    Parameters
+    ----------
+    run : path or Run
+        A run of :func:`pipelines.detect`.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        As of :func:`darts_xr.products.site_histories`, and of the highest probability of each year's images, on the
+        site and 30 m around it: ``area_low_m2`` and ``area_high_m2`` (pixels at or above the run's threshold + 0.15 and
+        - 0.15; also those of objects that a rule or a filter removed there) and ``no_data_share`` (pixels that no image
+        of the year shows). NaN in years in which no image meets the site.
+
+    Raises
+    ------
+    PipelineError
+        When the run has no finished scene.
+
+    Examples
+    --------
+    >>> histories("run")[["site", "year", "state"]]  # doctest: +SKIP
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    results = read_results(run)
+    if not results.scenes:
+        raise PipelineError(f"{run.folder} has no finished scene. See darts-xr report for the reasons.")
+    table = site_histories(dx.level2(results.level1), dx.coverage(results.footprints)["level2"])
+    for name in ("area_low_m2", "area_high_m2", "no_data_share"):
+        table.insert(len(table.columns) - 1, name, np.nan)
+    items = dx.load_items(str(run.folder / "catalog.json"))
+    threshold = float(run.record["rules"]["threshold"])
+    for _, rows in table.groupby("site"):
+        whole = shapely.union_all(rows.geometry.to_numpy())
+        west, south, east, north = whole.bounds
+        # Pixels by day of image, then the highest of each year.
+        cube = dx.open_cube(
+            items, bbox=(west - _DEGREES, south - _DEGREES, east + _DEGREES, north + _DEGREES)
+        )
+        yearly = cube["probability"].groupby("time.year").max("time").rename(year="time")
+        series = site_series(yearly, whole, threshold=threshold, margin=_AROUND)
+        here = rows.index[rows["year"].isin(series.index)]
+        of_year = series.loc[table.loc[here, "year"]]
+        table.loc[here, "area_low_m2"] = of_year["area_low_m2"].to_numpy()
+        table.loc[here, "area_high_m2"] = of_year["area_high_m2"].to_numpy()
+        table.loc[here, "no_data_share"] = 1 - of_year["seen"].to_numpy()
+    return table
+
+
+def write_histories(
+    table: gpd.GeoDataFrame, folder: str | os.PathLike[str], *, figures: int = 12
+) -> list[Path]:
+    """Write the table as CSV and GeoPackage, and a figure of the sites that have the most years and ground.
+
+    Parameters
+    ----------
+    table : geopandas.GeoDataFrame
+        Of :func:`histories`.
+    folder : path
+        Local folder; made when missing.
+    figures : int
+        Sites in the figure.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files.
+    """
+    from matplotlib.figure import Figure
+
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    files = [place / "histories.csv", place / "histories.gpkg"]
+    table.drop(columns="geometry").to_csv(files[0], index=False)
+    table.to_file(files[1], driver="GPKG")
+    ranks: Any = table.groupby("site")["area_m2"].agg(["count", "max"])
+    shown = ranks.sort_values(["count", "max"], ascending=False).index[:figures].tolist()
+    if shown:
+        across = min(3, len(shown))
+        down = -(-len(shown) // across)
+        figure = Figure(figsize=(5 * across, 3 * down), layout="constrained")
+        for site, ax in zip(shown, figure.subplots(down, across, squeeze=False).ravel(), strict=False):
+            plot_history(table, site, ax=ax)
+        for ax in figure.axes[len(shown) :]:
+            ax.set_axis_off()
+        files.append(place / "histories.png")
+        figure.savefig(files[-1], dpi=130)
+    return files

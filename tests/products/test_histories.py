@@ -1,0 +1,80 @@
+"""Sites over the years: three states, growth, and retreat along the direction of advance."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import matplotlib
+import numpy as np
+import pytest
+import shapely
+
+from darts_xr.errors import ParameterError, ProductError
+from darts_xr.looking import plot_history
+from darts_xr.products import site_histories
+
+matplotlib.use("Agg")
+UTM = "EPSG:32608"
+
+
+def _level2(boxes: dict[int, list[tuple[float, float, float, float]]]) -> gpd.GeoDataFrame:
+    rows = [(year, shapely.box(*box)) for year, several in boxes.items() for box in several]
+    frame = gpd.GeoDataFrame({"year": [r[0] for r in rows]}, geometry=[r[1] for r in rows], crs=UTM)
+    return frame.assign(area_m2=frame.area.round().astype("int64"))
+
+
+def _seen(boxes: dict[int, tuple[float, float, float, float]]) -> gpd.GeoDataFrame:
+    shapes = [shapely.box(*box) for box in boxes.values()]
+    return gpd.GeoDataFrame({"year": list(boxes)}, geometry=shapes, crs=UTM)
+
+
+WIDE = (499000, 7699000, 502000, 7702000)
+SLUMP = {
+    2020: [(500000, 7700000, 500100, 7700060)],
+    2022: [(500000, 7700000, 500130, 7700060)],
+    2023: [(500000, 7700000, 500140, 7700060)],
+}
+
+
+def test_three_states_and_rates_of_a_slump_that_advances_east():
+    seen = {2019: WIDE, 2020: WIDE, 2021: (499000, 7699000, 500050, 7702000), 2022: WIDE, 2023: WIDE}
+    table = site_histories(_level2(SLUMP), _seen(seen)).set_index("year")
+    assert table["state"].to_dict() == {
+        2019: "covered, not detected", 2020: "detected", 2021: "not covered", 2022: "detected", 2023: "detected",
+    }  # fmt: skip
+    assert table.loc[2021, "covered_share"] == pytest.approx(50 / 140, abs=0.01)
+    assert table.loc[2022, ["growth_m2", "growth_m2_per_year"]].tolist() == [1800, 900]
+    assert table.loc[2022, "retreat_m"] == pytest.approx(30, rel=0.02)
+    assert table.loc[2022, "retreat_m_per_year"] == pytest.approx(15, rel=0.02)
+    assert table.loc[2023, "retreat_m"] == pytest.approx(10, rel=0.02)
+    # East on the map; grid north and true north differ by some degrees here.
+    assert table["advance_azimuth_deg"].iloc[0] == pytest.approx(90, abs=8)
+    assert np.isnan(table.loc[2020, "growth_m2"])
+    assert table.loc[2021].geometry.is_empty
+
+
+def test_sites_are_apart_and_a_site_that_gains_nothing_has_no_direction():
+    boxes = {
+        2020: [*SLUMP[2020], (501000, 7701000, 501050, 7701050)],
+        2022: [(501000, 7701000, 501050, 7701050)],
+    }
+    table = site_histories(_level2(boxes), _seen({2020: WIDE, 2022: WIDE}))
+    assert table["site"].tolist() == [1, 1, 2, 2]
+    assert table["advance_azimuth_deg"].isna().all()
+    assert sorted(table["state"]) == ["covered, not detected", "detected", "detected", "detected"]
+
+
+def test_no_detection_gives_an_empty_table_and_missing_columns_are_named():
+    empty = site_histories(_level2(SLUMP).iloc[:0], _seen({2020: WIDE}))
+    assert len(empty) == 0
+    assert empty["year"].dtype == np.int64
+    with pytest.raises(ProductError, match="area_m2"):
+        site_histories(_level2(SLUMP).drop(columns="area_m2"), _seen({2020: WIDE}))
+
+
+def test_the_figure_marks_each_state():
+    table = site_histories(_level2(SLUMP), _seen({2019: WIDE, **dict.fromkeys(SLUMP, WIDE)}))
+    axes = plot_history(table, 1)
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["detected", "covered, not detected"]
+    with pytest.raises(ParameterError, match="no site 9"):
+        plot_history(table, 9)
