@@ -43,12 +43,15 @@ from darts_xr.sample import write_world
 from pipelines.detection import run_scenes
 from pipelines.flow import ClusterPool, Limits
 from pipelines.folder import RunFolder
-from pipelines.planning import Planner, load_sources
+from pipelines.planning import Planner
 from pipelines.records import Record, RecordLog
 from pipelines.scenes import Job, SceneTask
-from pipelines.settings import Rules
+from pipelines.schema import COUNTS
+from pipelines.settings import Rules, Settings
+from pipelines.sources import load_sources
 
 SCENES = 17_169
+_FACTS = {"sha256": "0" * 64, "size": 1_000_000, "mtime_ns": 1_600_000_000_000_000_000}  # of a result's file
 PIXELS = 880e9  # of the published archive
 GPU_RATE = 31e6  # pixels a second and GPU: a target, not measured
 #: Seconds for a scene of mean size: 189 ns of CPU a pixel to read and derive bands (RESULTS.md), on 12 cores a GPU that
@@ -94,10 +97,10 @@ class Simulated:
         with _gpus.setdefault(worker, threading.Lock()):
             time.sleep(gpu)
         time.sleep(self.write * share / self.speedup)
-        rules = ("n_detected", "n_removed_border", "n_removed_small", "n_removed_water", "n_objects")
         return {
             "id": task.id, "state": "done", "date": "2021-07-14", "pixels": height * width,
-            "valid_pixels": height * width, "counts": dict.fromkeys(rules, 7), "synthetic": True,
+            "valid_pixels": height * width, "counts": dict.fromkeys(COUNTS, 7), "synthetic": True,
+            "outputs": dict.fromkeys(self.job.files, _FACTS),
             "seconds": {"open": 0.1, "read_and_predict": 1.234, "objects": 0.567, "write": 0.891},
             "started": "2021-07-14T00:00:00+00:00", "worker": worker, "warnings": [], "inputs": task.inputs,
             "gpu": gpu, "thread": threading.get_ident(), "begun": begun, "ended": time.monotonic(),
@@ -292,8 +295,8 @@ def benchmark(
         images, auxiliary = archive_items(scenes, place)
         home, records, ensemble = RunFolder(place / "run"), dict[str, Record](), dx.load_ensemble("demo")
         begun = time.perf_counter()
-        sources = load_sources(auxiliary, "auxiliary", None)
-        planner = Planner(images, sources, ensemble, Rules(), home, records)
+        sources = load_sources(Settings(out=place / "run", auxiliary=auxiliary))
+        planner = Planner(images, Job(ensemble, Rules(), str(home)), sources, records, Limits())
         prepared = time.perf_counter() - begun
         del auxiliary, sources
         pool = ClusterPool(client, Simulated(planner.job, speedup, read, write))

@@ -51,7 +51,7 @@ def removed_objects(
     ...     {f"pval_{s}": [0.5] for s in ("mean", "std", "min", "max", "p25", "p50", "p75")}
     ...     | {"n_pixels": [20], "removed_by": ["small"]},
     ...     geometry=[shapely.box(-139, 69, -138.998, 69.001)], crs=4326)
-    >>> rows = removed_objects(feats, {"item_id": "20210719_201500_1034", "datetime": "2021-07-19T20:15:00Z"})
+    >>> rows = removed_objects(feats, {"item_id": "20210719_201500_1034", "time": "2021-07-19T20:15:00Z"})
     >>> rows[["removed_by", "n_pixels"]].values.tolist()
     [['small', 20]]
     """
@@ -82,7 +82,7 @@ def member_spread(
     labels : xarray.DataArray
         Their numbers.
     spread : xarray.DataArray
-        ``spread`` of ``predict(…, members=True)``: largest minus smallest member, 0 to 1, dims ``(y, x)``. Computes.
+        ``spread`` of :func:`darts_xr.inference.predict_members`: largest minus smallest member, 0 to 1, dims ``(y, x)``. Computes.
 
     Returns
     -------
