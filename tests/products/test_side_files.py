@@ -88,7 +88,7 @@ def test_rounding_alone_would_find_other_pixels():
 def test_rasters_that_are_no_probability_are_refused():
     percent = probability_percent(_noise()).compute()
     with pytest.raises(ObjectError, match="no-data value None"):
-        dx.label_objects(percent.drop_attrs())
+        dx.label_objects(percent.assign_attrs(nodata=None))
     percent.data[80, 80] = 180
     with pytest.raises(ObjectError, match="holds 180"):
         dx.label_objects(percent).compute()
