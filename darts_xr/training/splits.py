@@ -120,7 +120,9 @@ def split_patches(table: gpd.GeoDataFrame, split: Split) -> Parts:
 def _by_block(table: gpd.GeoDataFrame, split: Split) -> Parts:
     side = split.side_km * 1000
     centres = shapely.centroid(table.geometry.to_crs(EQUAL_AREA).to_numpy())
-    blocks = np.stack([np.floor(shapely.get_x(centres) / side), np.floor(shapely.get_y(centres) / side)], axis=1)
+    blocks = np.stack(
+        [np.floor(shapely.get_x(centres) / side), np.floor(shapely.get_y(centres) / side)], axis=1
+    )
     distinct, number = np.unique(blocks.astype(int), axis=0, return_inverse=True)
     # Each block draws for itself, so that its part does not change when the set of patches grows.
     drawn = np.array([_chance(split.seed, b) for b in distinct])
@@ -134,7 +136,9 @@ def _by_block(table: gpd.GeoDataFrame, split: Split) -> Parts:
 
 def _chance(seed: int, block: NDArray[np.integer]) -> float:
     """Draw for one block, by its place alone; seeds of NumPy take no negative numbers."""
-    return float(np.random.default_rng([seed, *abs(block).tolist(), *(block < 0).astype(int).tolist()]).random())
+    return float(
+        np.random.default_rng([seed, *abs(block).tolist(), *(block < 0).astype(int).tolist()]).random()
+    )
 
 
 def ground_apart(table: gpd.GeoDataFrame, scored: gpd.GeoDataFrame) -> NDArray[np.integer]:
