@@ -28,7 +28,7 @@ from darts_xr.training.settings import Patching
 
 LABELS = "labels"
 TABLE = "patches.parquet"
-_SHARD_BYTES = 256 * 2**20  # before compression, over all arrays of a shard
+_SHARD_BYTES = 128 * 2**20  # before compression, over all arrays of a shard
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -116,11 +116,15 @@ def patch_starts(length: int, side: int, step: int) -> list[int]:
     return [*starts, length - side]
 
 
-def _cut(strip: Arrays, top: int, left: int, side: int) -> Arrays:
-    """Copy one patch out of a strip; what a small scene lacks is masked."""
+def _cut(blocks: Sequence[tuple[int, Arrays]], top: int, left: int, side: int) -> Arrays:
+    """Copy one patch out of blocks of rows, each with its first row; what a small scene lacks is masked."""
     out: Arrays = {}
-    for name, plane in strip.items():
-        piece = plane[top : top + side, left : left + side]
+    for name in blocks[0][1]:
+        rows = [
+            plane[name][max(0, top - first) : max(0, top + side - first), left : left + side]
+            for first, plane in blocks
+        ]
+        piece = np.concatenate(rows)
         if piece.shape != (side, side):
             short = [(0, side - n) for n in piece.shape]
             piece = np.pad(piece, short, constant_values=IGNORED if name == LABELS else 0)
@@ -147,27 +151,22 @@ def _by_type(scene: xr.Dataset, names: Sequence[str]) -> dict[str, tuple[str, ..
 
 def _strips(
     scene: xr.Dataset, names: Sequence[str], starts: Sequence[int], side: int
-) -> Iterator[tuple[int, Arrays]]:
-    """For each row of patches its first pixel row and the pixels; each row of chunks is computed once."""
+) -> Iterator[tuple[int, list[tuple[int, Arrays]]]]:
+    """For each row of patches its first pixel row, and blocks of rows that hold it.
+
+    A block is a row of chunks; each is computed once, and let go when no further patch needs it.
+    """
     height, chunks = scene.sizes["y"], scene[VALID].transpose("y", "x").chunks
-    lengths = chunks[0] if chunks else (height,)
-    held: Arrays = {}
-    first, reached = 0, 0
-    waiting = iter(lengths)
+    waiting = iter(chunks[0] if chunks else (height,))
+    held: list[tuple[int, Arrays]] = []
+    reached = 0
     for start in starts:
-        held = {name: plane[start - first :] for name, plane in held.items()}
-        first = start
-        parts = [held] if held and len(held[VALID]) else []
+        held = [(first, block) for first, block in held if first + len(block[VALID]) > start]
         while reached < min(start + side, height):
             length = next(waiting)
-            rows = scene[list(names)].isel(y=slice(reached, reached + length))
-            (computed,) = dask.compute(rows)
-            new = {name: computed[name].transpose("y", "x").values for name in names}
-            skipped = max(0, start - reached)
-            parts.append({name: plane[skipped:] for name, plane in new.items()})
+            (rows,) = dask.compute(scene[list(names)].isel(y=slice(reached, reached + length)))
+            held.append((reached, {name: rows[name].transpose("y", "x").values for name in names}))
             reached += length
-        if len(parts) > 1 or parts[0] is not held:
-            held = {name: np.concatenate([part[name] for part in parts]) for name in names}
         yield start, held
 
 
@@ -202,14 +201,14 @@ class _Writer:
             return
         for kind, array in self.arrays.items():
             array.resize((self.written + count, *array.shape[1:]))
-            names = self.layout.get(kind)
-            block = np.stack(
-                [
-                    np.stack([patch[name] for name in names]) if names else patch[LABELS]
-                    for patch in self.waiting
-                ]
-            )
-            array[self.written :] = block.astype(array.dtype, copy=False)
+            block = np.empty((count, *array.shape[1:]), array.dtype)
+            for place, patch in enumerate(self.waiting):
+                if kind == LABELS:
+                    block[place] = patch[LABELS]
+                else:
+                    for band, name in enumerate(self.layout[kind]):
+                        block[place, band] = patch[name]
+            array[self.written :] = block
         self.written += count
         self.waiting.clear()
 
@@ -251,7 +250,7 @@ def write_patches(
 
     Notes
     -----
-    A chunk of the store is one patch; a shard holds so many that it takes about 256 MB before compression. At a time
+    A chunk of the store is one patch; a shard holds so many that it takes about 128 MB before compression. At a time
     there are in memory the chunk rows of one row of patches and one shard. Patches at the right and lower edge are
     moved back to end with the scene, where the code dropped them; a scene smaller than a patch is filled up with
     masked pixels. Pixels that the mask excludes are marked ``valid`` = 0 and have the label 255.
@@ -317,17 +316,17 @@ def _cut_scene(
         "crs": str(grid.crs),
         "synthetic": "synthetic" in scene.attrs,
     }
-    for top, strip in _strips(scene, names, tops, side):
-        strip[LABELS] = burned[top : top + len(strip[VALID])]
-        valid_at_all |= bool(strip[VALID].any())
+    for top, blocks in _strips(scene, names, tops, side):
+        for first, block in blocks:
+            block.setdefault(LABELS, burned[first : first + len(block[VALID])])
+            valid_at_all |= bool(block[VALID].any())
         for left in lefts:
-            patch = _cut(strip, 0, left, side)
+            patch = _cut(blocks, top, left, side)
             valid = patch[VALID].astype(bool)
             if valid.mean() < patching.min_valid:
                 continue
             patch[LABELS] = np.where(valid, patch[LABELS], np.uint8(IGNORED))
-            # A copy: what waits for its shard must not keep the whole strip alive.
-            writer.add({name: np.array(plane) for name, plane in patch.items()})
+            writer.add(patch)
             window = grid[top : top + side, left : left + side]
             rows.append(
                 common
@@ -340,7 +339,6 @@ def _cut_scene(
                     "geometry": shapely.force_2d(window.extent.to_crs("EPSG:4326", 10_000).geom),
                 }
             )
-        del strip[LABELS]
     if not valid_at_all:
         raise PatchError(
             f"{place} is masked all over, so nothing can be learnt from it. Leave it out, or check its udm2."
