@@ -35,7 +35,7 @@ from benchmarks.feed import auxiliary_items, scene_item, write_files
 from darts_xr.cluster import worker_settings
 from darts_xr.cube import BANDS
 from darts_xr.inference import Ensemble
-from darts_xr.inference.ensemble import network_of
+from darts_xr.inference.ensemble import resolve_device
 from darts_xr.sample import write_world
 from pipelines.detection import detect
 from pipelines.settings import Settings
@@ -223,7 +223,7 @@ def benchmark(
         rows.append(measure(dx.load_ensemble(*models, device=device, precision="bfloat16"), **first))
     result: dict[str, Any] = {
         "models": ensemble.name,
-        "device": str(network_of(ensemble.members[0], device, "eval")[1]),
+        "device": str(resolve_device(device)),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),

@@ -99,6 +99,10 @@ class PredictionError(DartsError):
     """A model failed on a tile."""
 
 
+class DeviceError(PredictionError):
+    """A GPU's state in this process is spoilt: all that is computed there fails until the process starts anew."""
+
+
 class TilingError(PredictionError):
     """A scene, tile or margin does not suit the tiling that was asked for."""
 

@@ -18,8 +18,8 @@ import torch
 import darts_xr as dx
 from darts_xr.errors import ParameterError
 from darts_xr.inference import Ensemble
-from darts_xr.inference.ensemble import network_of
-from darts_xr.inference.forward import compute_dtype
+from darts_xr.inference.ensemble import network_of, resolve_device
+from darts_xr.inference.forward import batch_pixels, compute_dtype, products
 from darts_xr.sample import write_world
 from pipelines.detection import detect
 from pipelines.settings import Settings
@@ -48,17 +48,24 @@ def rate(pixels: int, work: Callable[[], Any], repeats: int, *, warm: bool = Tru
 
 
 def bare_members(ensemble: Ensemble, side: int, repeats: int) -> Rate:
-    """Pixels per second of all members, one after the other, on loaded tiles."""
-    count = max(1, 2**20 // side**2)
+    """Pixels per second of all members, one after the other, on loaded tiles, as many a pass as ``predict`` takes."""
+    device = resolve_device(ensemble.device)
+    count = max(1, batch_pixels(device) // side**2)
     loaded = []
     for member in ensemble.members:
-        network, device = network_of(member, ensemble.device, ensemble.batch_norm, ensemble.compiled)
+        network, _ = network_of(
+            member, ensemble.device, ensemble.batch_norm, ensemble.compiled, precision=ensemble.precision
+        )
         tiles = torch.rand(count, len(member.bands), side, side, device=device)
         loaded.append((network, tiles.contiguous(memory_format=torch.channels_last)))
     half = compute_dtype(ensemble.precision, device)
 
     def forward() -> None:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=half != torch.float32):
+        with (
+            products(ensemble.precision, device),
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=half, enabled=half != torch.float32),
+        ):
             for network, tiles in loaded:
                 torch.sigmoid(network(tiles)).sum().item()
 
@@ -102,7 +109,8 @@ def bench(
         item = dx.load_items(world.catalog)[0]
         scene = dx.open_scene(item, auxiliary=str(world.auxiliary), bands=ensemble.definitions).persist()
         valid = int(scene["valid"].sum())
-        before = bare_members(ensemble, ensemble.tile, repeats)
+        side = ensemble.tile + 2 * ensemble.margin
+        before = bare_members(ensemble, side, repeats)
         from_memory = rate(valid, lambda: dask.compute(dx.predict(scene, ensemble)), repeats).wall
         runs = iter(range(repeats + 1))
 
@@ -112,11 +120,9 @@ def bench(
             detect(world.catalog, settings, client=client)
 
         end_to_end = rate(valid, whole, repeats).wall
-        bare = (
-            before.wall + bare_members(ensemble, ensemble.tile, repeats).wall
-        ) / 2  # the machine may drift
+        bare = (before.wall + bare_members(ensemble, side, repeats).wall) / 2  # the machine may drift
     result = {
-        "device": str(network_of(ensemble.members[0], device, "eval")[1]),
+        "device": str(resolve_device(device)),
         "threads": torch.get_num_threads(),
         "ensemble": ensemble.name,
         "checkpoints": _checkpoints(ensemble),

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -52,9 +52,13 @@ class _DeafToCtrlC(WorkerPlugin):  # type: ignore[misc]
 class ClusterClient(Client):  # type: ignore[misc]
     """A Dask client that closes the cluster it was started with, and says what it runs on."""
 
-    def __init__(self, *args: Any, undo: ExitStack | None = None, **kwargs: Any) -> None:
-        self._undo = undo or ExitStack()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._undo = ExitStack()
         super().__init__(*args, **kwargs)
+
+    def closes_with(self, undo: ExitStack) -> None:
+        """Take over what must be undone after the cluster has closed."""
+        self._undo = undo
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close client and cluster; Dask's settings are as before, also when one of the two does not close."""
@@ -158,7 +162,9 @@ def start_cluster(
                 "or 'local' on the command line to start a cluster here"
             ) from error
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = _count_gpus()
+    visible = options.pop("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    cards = _visible_gpus(visible)
+    gpus = len(cards)
     workers, threads, share = _share_out(cores, MEMORY_LIMIT, gpus, n_workers, threads_per_worker)
     settings: dict[str, Any] = {
         "n_workers": workers,
@@ -170,7 +176,7 @@ def start_cluster(
     }
     if dashboard_address is None:
         settings["scheduler_kwargs"] = {**settings.get("scheduler_kwargs", {}), "dashboard": False}
-    with ExitStack() as undo:
+    with ExitStack() as failed, ExitStack() as undo:
         asked = worker_settings(share)
         written = (*asked[_SPAWN], *_WRITTEN_BY_DASK)
         undo.enter_context(_environment_kept(written))  # workers that join later write it again
@@ -179,12 +185,17 @@ def start_cluster(
             if gpus:
                 from dask_cuda import LocalCUDACluster
 
-                cluster = LocalCUDACluster(**{"resources": {"GPU": 1}, **settings})
+                cluster = LocalCUDACluster(
+                    **{"resources": {"GPU": 1}, "CUDA_VISIBLE_DEVICES": cards, **settings}
+                )
             else:
                 cluster = LocalCluster(**settings)
+        failed.callback(cluster.close)
         log.info("started %s", cluster)
-        client = ClusterClient(cluster, undo=undo.pop_all())
+        client = ClusterClient(cluster)
         client.register_plugin(_DeafToCtrlC())
+        client.closes_with(undo.pop_all())
+        failed.pop_all()
         return client
 
 
@@ -341,17 +352,35 @@ def _environment_kept(names: Iterable[str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _count_gpus() -> int:
-    """GPUs that dask-cuda can use; 0, with the reason logged, where it cannot."""
+def _visible_gpus(visible: str | Sequence[str | int] | None) -> list[str]:
+    """Names of the GPUs that dask-cuda can use, as CUDA reads ``CUDA_VISIBLE_DEVICES``.
+
+    A list ends before the first entry that names no device, such as ``-1`` or ``NoDevFiles``; None names all devices.
+    Entries are numbers, or UUIDs of cards (``GPU-…``, also shortened) or of their parts (``MIG-…``).
+    """
     try:
         import dask_cuda  # noqa: F401  needs the NVIDIA libraries at import
         import pynvml
     except ImportError as error:
         log.info("no GPU workers: %s", error)
-        return 0
+        return []
     try:
         pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
+        count = int(pynvml.nvmlDeviceGetCount())
+        names = [pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(count)]
     except pynvml.NVMLError as error:
         log.info("no GPU workers: %s", error)
-        return 0
+        return []
+    if visible is None:
+        return [str(number) for number in range(count)]
+    entries = visible.split(",") if isinstance(visible, str) else visible
+    found: list[str] = []
+    for entry in (str(entry).strip() for entry in entries):
+        number = entry.isdecimal() and int(entry) < count
+        card = entry.startswith("GPU-") and any(name.startswith(entry) for name in names)
+        if not (number or card or entry.startswith("MIG-")) or entry in found:
+            break
+        found.append(entry)
+    if not found:
+        log.info("no GPU workers: CUDA_VISIBLE_DEVICES=%s names none of %d devices", visible, count)
+    return found

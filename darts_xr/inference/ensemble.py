@@ -26,12 +26,12 @@ from darts_xr.markup import html_table
 from darts_xr.memory import keep_freed_memory
 
 BatchNorm = Literal["eval", "per-tile"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "bfloat16-all", "float16"]
 
 #: What stands wherever networks without any real training met a scene that is not synthetic.
 DEMO_CAUTION = "demo networks, trained on synthetic scenes only: no result to rely on"
 
-_networks: dict[tuple[str, str, str, bool, bool], nn.Module] = {}
+_networks: dict[tuple[str, str, str, bool, bool, bool], nn.Module] = {}
 _loading = threading.Lock()
 
 
@@ -48,9 +48,10 @@ class Ensemble:
     batch_norm : {"eval", "per-tile"}
         ``"eval"``: batch normalisation with the statistics of the training. ``"per-tile"``: with each tile's own, as
         the published DARTS v1.2 probabilities were made.
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        Type in which convolutions run. ``"auto"``: float16 on GPUs that have it, float32 on a CPU. With ``"bfloat16"``
-        the encoder runs in float32, since outlines would move otherwise.
+    precision : {"auto", "float32", "tf32", "bfloat16", "bfloat16-all", "float16"}
+        Type in which convolutions run. ``"auto"``: float16 on GPUs that have it, float32 on a CPU. ``"tf32"``: float32
+        whose products a GPU may round to ten bits; ``"float32"`` never does. With ``"bfloat16"`` the encoder runs in
+        float32, since outlines would move otherwise; with ``"bfloat16-all"`` it does not.
     compiled : bool
         Whether networks go through ``torch.compile``.
     calibrated : bool
@@ -152,9 +153,8 @@ def load_ensemble(
         predicts, so that a client never touches a GPU.
     batch_norm : {"eval", "per-tile"}, optional
         See :class:`Ensemble`.
-    precision : {"auto", "float32", "bfloat16", "float16"}, optional
-        See :class:`Ensemble`. On a CPU with bfloat16 instructions ``"bfloat16"`` is faster than the default float32,
-        and no longer exact to the last digits.
+    precision : {"auto", "float32", "tf32", "bfloat16", "bfloat16-all", "float16"}, optional
+        See :class:`Ensemble`. Half precision is no longer exact to the last digits.
     compiled : bool, optional
         Send the networks through ``torch.compile``. Every shape of tile is compiled anew, which takes a minute or more,
         so it pays in long runs over whole scenes only.
@@ -234,12 +234,19 @@ def resolve_device(device: str) -> torch.device:
 
 
 def network_of(
-    member: Checkpoint, device: str, batch_norm: BatchNorm, compiled: bool = False, calibrated: bool = False
+    member: Checkpoint,
+    device: str,
+    batch_norm: BatchNorm,
+    compiled: bool = False,
+    *,
+    calibrated: bool = False,
+    precision: Precision = "auto",
 ) -> tuple[nn.Module, torch.device]:
     """Return a member's network, made ready for prediction on its device once in this process."""
     keep_freed_memory()  # here too: an ensemble may come to a process as a pickle
     where = resolve_device(device)
-    key = (member.sha256, str(where), batch_norm, compiled, calibrated)
+    rough_encoder = precision == "bfloat16-all"
+    key = (member.sha256, str(where), batch_norm, compiled, calibrated, rough_encoder)
     with _loading:  # two threads would otherwise load the same weights at the same time
         if key not in _networks:
             network = member.load_network()
@@ -250,7 +257,8 @@ def network_of(
             else:
                 side = 4 * member.architecture.stride
                 network = fold_batch_norm(network, member.architecture.in_channels, side)
-            keep_encoder_exact(network)
+            if not rough_encoder:
+                keep_encoder_exact(network)
             network = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
             _networks[key] = torch.compile(network) if compiled else network  # type: ignore[assignment]
         return _networks[key], where

@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from darts_xr.cube.bands import Band, scale_band
-from darts_xr.errors import PredictionError
+from darts_xr.errors import DeviceError, PredictionError
 from darts_xr.inference.checkpoint import Checkpoint
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
 from darts_xr.inference.structured import VALID, planes_of, to_bytes
@@ -29,6 +30,13 @@ _CPU_BATCH = 2**20  # px in one forward pass; more does not run faster
 _GPU_BATCH = 2**24  # px
 _GPU_BYTES = 1500  # a pixel's memory in a forward pass; UNet++/resnet34 in float32 takes 1,312
 _FLIPS = ((-1,), (-2,), (-2, -1))
+# What torch's RuntimeErrors say where a GPU, or a library on it, has failed.
+_STICKY = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "cuBLAS error")
+
+_DTYPES = {
+    "float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "bfloat16-all": torch.bfloat16,
+    "float16": torch.float16,
+}  # fmt: skip
 
 _slots: dict[str, threading.BoundedSemaphore] = {}
 _opening = threading.Lock()
@@ -100,7 +108,8 @@ def member_probabilities(
     """
     device = resolve_device(ensemble.device)
     raw = _upload(to_bytes(block), device)
-    with _slot(device), torch.inference_mode():
+    checks: list[torch.Tensor] = []
+    with _slot(device), products(ensemble.precision, device), torch.inference_mode():
         _await_upload(device)
         result = torch.full((len(ensemble.members), *shape), torch.nan, device=device)
         bands = _distinct_bands(ensemble)
@@ -108,27 +117,35 @@ def member_probabilities(
         scaled = _scaled(planes, planes[VALID] > 0, bands)
         for number, member in enumerate(ensemble.members):
             network, _ = network_of(
-                member, ensemble.device, ensemble.batch_norm, ensemble.compiled, ensemble.calibrated
+                member,
+                ensemble.device,
+                ensemble.batch_norm,
+                ensemble.compiled,
+                calibrated=ensemble.calibrated,
+                precision=ensemble.precision,
             )
             inputs = scaled[_channels(member, bands)]
             for batch in _batches(windows, margin, device, single=ensemble.batch_norm == "per-tile"):
                 tiles = _cut(inputs, batch, margin)
                 try:
-                    kept = _probability(network, tiles, margin, ensemble, augment)
+                    kept = _probability(network, tiles, margin, ensemble, augment, checks)
                 except Exception as error:  # whatever a network raises, the message must say where
-                    window = batch[_failing(network, tiles, ensemble)]
-                    at = origin[0] + window.top, origin[1] + window.left
-                    raise PredictionError(
-                        f"{place}: member {member.name} failed on the tile of {tiles.shape[-2]} × {tiles.shape[-1]} px "
-                        f"whose core begins at row {at[0]}, column {at[1]} of the scene ({device}): {_advice(error)}"
-                    ) from error
+                    raise _failure(error, network, tiles, batch, ensemble, member, place, origin) from error
                 for window, p in zip(batch, kept, strict=True):
                     target = result[number, window.top : window.bottom, window.left : window.right]
                     target.copy_(p[: target.shape[0], : target.shape[1]])
+        # The host does not wait for the answer here: it comes with the result.
+        finite = torch.stack(checks).all() if checks else None
         done = _record(device)
-    probability = _download(result, done)
-    _check_finite(probability, windows, ensemble, place, origin)
-    return probability
+    host, sound = _download(result, finite, done)
+    if sound:
+        _check_finite(host, windows, ensemble, place, origin)
+        return host
+    log.warning("numbers too large for float16 in a block of %s: it is repeated in float32", place)
+    return member_probabilities(
+        block, windows, ensemble=replace(ensemble, precision="float32"), margin=margin, shape=shape, augment=augment,
+        place=place, origin=origin,
+    )  # fmt: skip
 
 
 def _check_finite(
@@ -150,6 +167,39 @@ def _check_finite(
             )
 
 
+def _failure(
+    error: Exception,
+    network: nn.Module,
+    tiles: torch.Tensor,
+    batch: Sequence[Window],
+    ensemble: Ensemble,
+    member: Checkpoint,
+    place: str,
+    origin: tuple[int, int],
+) -> PredictionError:
+    """Say where a network failed, and whether anything can still be computed on its device."""
+    if is_sticky(error):
+        return DeviceError(
+            f"{place}: {tiles.device} failed under member {member.name} ({type(error).__name__}: {error}). Nothing can "
+            "be computed there until this process starts anew; if it comes again, look at the machine's GPU log."
+        )
+    window = batch[_failing(network, tiles, ensemble)]
+    at = origin[0] + window.top, origin[1] + window.left
+    return PredictionError(
+        f"{place}: member {member.name} failed on the tile of {tiles.shape[-2]} × {tiles.shape[-1]} px whose core "
+        f"begins at row {at[0]}, column {at[1]} of the scene ({tiles.device}): {_advice(error)}"
+    )
+
+
+def is_sticky(error: BaseException) -> bool:
+    """Whether an error of torch means that the GPU's state in this process is spoilt for good."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _STICKY)
+
+
 def _distinct_bands(ensemble: Ensemble) -> list[Band]:
     """Bands that any member wants, each scaling once; those of the largest member first, as one run of planes."""
     members = sorted(ensemble.members, key=lambda member: -len(member.bands))
@@ -167,7 +217,7 @@ def _batches(
     windows: Sequence[Window], margin: int, device: torch.device, *, single: bool
 ) -> Iterator[list[Window]]:
     """Group windows of one shape, as many as suit one forward pass."""
-    budget = 1 if single else _batch_pixels(device)
+    budget = 1 if single else batch_pixels(device)
     groups: dict[tuple[int, int], list[Window]] = {}
     for window in windows:
         groups.setdefault(window.shape, []).append(window)
@@ -177,7 +227,7 @@ def _batches(
             yield group[first : first + size]
 
 
-def _batch_pixels(device: torch.device) -> int:
+def batch_pixels(device: torch.device) -> int:
     """Pixels for one forward pass, by the memory that is free on a GPU."""
     if device.type != "cuda":
         return _CPU_BATCH
@@ -200,14 +250,19 @@ def _cut(inputs: torch.Tensor, batch: list[Window], margin: int) -> torch.Tensor
 
 
 def _probability(
-    network: nn.Module, tiles: torch.Tensor, margin: int, ensemble: Ensemble, augment: bool
+    network: nn.Module,
+    tiles: torch.Tensor,
+    margin: int,
+    ensemble: Ensemble,
+    augment: bool,
+    checks: list[torch.Tensor],
 ) -> torch.Tensor:
     """Probability of the tiles' cores, (tile, y, x); in halves where the memory does not suffice."""
     try:
-        p = _once(network, tiles, (), ensemble)
+        p = _once(network, tiles, (), ensemble, checks)
         if augment:
             for flip in _FLIPS:
-                p += _once(network, tiles, flip, ensemble)
+                p += _once(network, tiles, flip, ensemble, checks)
             p /= 1 + len(_FLIPS)
         height, width = p.shape[1:]
         return p[:, margin : height - margin, margin : width - margin]
@@ -218,16 +273,22 @@ def _probability(
     if tiles.device.type == "cuda":
         torch.cuda.empty_cache()
     halves = torch.tensor_split(tiles, 2)
-    return torch.cat([_probability(network, half, margin, ensemble, augment) for half in halves])
+    return torch.cat([_probability(network, half, margin, ensemble, augment, checks) for half in halves])
 
 
-def _once(network: nn.Module, tiles: torch.Tensor, flip: tuple[int, ...], ensemble: Ensemble) -> torch.Tensor:
+def _once(
+    network: nn.Module,
+    tiles: torch.Tensor,
+    flip: tuple[int, ...],
+    ensemble: Ensemble,
+    checks: list[torch.Tensor],
+) -> torch.Tensor:
+    """Probability of whole tiles; in float16, ``checks`` gets whether all numbers kept within its range."""
     pixels = torch.flip(tiles, flip).contiguous(memory_format=torch.channels_last) if flip else tiles
     with _precision(ensemble, tiles.device):
         logits = network(pixels)
-    if compute_dtype(ensemble.precision, tiles.device) is torch.float16 and not logits.isfinite().all():
-        log.warning("numbers too large for float16 in a batch of tiles: it is repeated in float32")
-        logits = network(pixels)
+    if compute_dtype(ensemble.precision, tiles.device) is torch.float16:
+        checks.append(logits.isfinite().all())
     return torch.flip(torch.sigmoid(logits[:, 0].float()), flip)
 
 
@@ -235,7 +296,7 @@ def _failing(network: nn.Module, tiles: torch.Tensor, ensemble: Ensemble) -> int
     """Find the first tile that fails on its own; 0 where only all of them together do."""
     for number, tile in enumerate(tiles[:, None]):
         try:
-            _once(network, tile, (), ensemble)
+            _once(network, tile, (), ensemble, [])
         except Exception as error:  # any failure is the one looked for
             log.debug("tile %d of %d fails alone: %s", number, len(tiles), error)
             return number
@@ -253,10 +314,30 @@ def _precision(ensemble: Ensemble, device: torch.device) -> AbstractContextManag
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
+@contextmanager
+def products(precision: str, device: torch.device) -> Iterator[None]:
+    """Let a GPU round products of float32 to ten bits where tf32 is asked for, and nowhere else.
+
+    torch's own default allows it in convolutions. The setting is the process's, so it holds while one has the device.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    settings: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.allow_tf32 = value
+
+
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Type in which convolutions run: by default half the width on GPUs that have it in hardware, else float32."""
     if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        return _DTYPES[precision]
     if device.type != "cuda":
         return torch.float32
     # Not bfloat16: with its three digits objects change their outlines, with float16's they stay.
@@ -303,15 +384,18 @@ def _record(device: torch.device) -> torch.cuda.Event | None:
     return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
 
-def _download(result: torch.Tensor, done: torch.cuda.Event | None) -> FloatArray:
-    """Bring the result to the host; on a GPU the next block computes meanwhile."""
+def _download(
+    result: torch.Tensor, finite: torch.Tensor | None, done: torch.cuda.Event | None
+) -> tuple[FloatArray, bool]:
+    """Bring the result to the host, and whether it is finite; on a GPU the next block computes meanwhile."""
     if done is None:
-        return result.numpy()
+        return result.numpy(), finite is None or bool(finite)
     stream = _copy_stream(result.device)
     stream.wait_event(done)
     with torch.cuda.stream(stream):
         host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
         host.copy_(result, non_blocking=True)
+        sound = finite is None or bool(finite)  # waits for the copy too
     result.record_stream(stream)
     stream.synchronize()
-    return host.numpy()
+    return host.numpy(), sound

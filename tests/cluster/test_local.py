@@ -21,7 +21,7 @@ import dask
 import numpy as np
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from distributed.security import Security
 
 import darts_xr as dx
@@ -161,7 +161,7 @@ def test_no_gpu_library_means_no_gpu_and_a_reason_in_the_log(
 ) -> None:
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
     with caplog.at_level(logging.INFO, logger="darts_xr.cluster"):
-        assert cluster_module._count_gpus() == 0
+        assert cluster_module._visible_gpus(None) == []
     assert "no GPU workers" in caplog.text
 
 
@@ -179,12 +179,89 @@ def test_gpus_get_a_worker_each_with_threads_beside_it(monkeypatch: pytest.Monke
     fake = types.ModuleType("dask_cuda")
     fake.LocalCUDACluster = stub  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dask_cuda", fake)
-    monkeypatch.setattr(cluster_module, "_count_gpus", lambda: 3)
+    monkeypatch.setitem(sys.modules, "pynvml", _cards(3))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with dx.start_cluster() as client:
         assert "1 GPUs" in repr(client)
     assert asked["n_workers"] == 3
     assert asked["threads_per_worker"] >= 2
     assert asked["resources"] == {"GPU": 1}
+    assert asked["CUDA_VISIBLE_DEVICES"] == ["0", "1", "2"]
+
+
+def _cards(count: int) -> types.ModuleType:
+    """NVIDIA's library on a machine with so many cards."""
+    fake: Any = types.ModuleType("pynvml")
+    fake.NVMLError = type("NVMLError", (Exception,), {})
+    fake.nvmlInit = lambda: None
+    fake.nvmlDeviceGetCount = lambda: count
+    fake.nvmlDeviceGetHandleByIndex = lambda number: number
+    fake.nvmlDeviceGetUUID = lambda number: f"GPU-{number}a5c-77"
+    return fake  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ["0", "1", "2"]),
+        ("1", ["1"]),
+        ("2,0", ["2", "0"]),
+        (" 0 , 1 ", ["0", "1"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", ["0"]),
+        ("7", []),
+        ("1,7,2", ["1"]),
+        ("GPU-1a5c-77", ["GPU-1a5c-77"]),
+        ("GPU-2a,GPU-0a", ["GPU-2a", "GPU-0a"]),
+        ("GPU-nowhere", []),
+        ("MIG-GPU-0a5c-77/1/0,MIG-5f0c", ["MIG-GPU-0a5c-77/1/0", "MIG-5f0c"]),
+        ([1, 2], ["1", "2"]),
+    ],
+)
+def test_gpus_are_those_that_cuda_would_see(
+    visible: Any, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.ModuleType("dask_cuda"))
+    monkeypatch.setitem(sys.modules, "pynvml", _cards(3))
+    assert cluster_module._visible_gpus(visible) == expected
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_where_no_gpu_is_visible_workers_compute_on_processors(
+    visible: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.ModuleType("dask_cuda"))
+    monkeypatch.setitem(sys.modules, "pynvml", _cards(2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with (
+        caplog.at_level(logging.INFO, logger="darts_xr.cluster"),
+        dx.start_cluster(n_workers=1, processes=False, dashboard_address=None) as client,
+    ):
+        assert "no GPUs" in repr(client)
+    assert f"CUDA_VISIBLE_DEVICES={visible} names none of 2 devices" in caplog.text
+
+
+def test_a_cluster_whose_client_fails_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Noted(LocalCluster):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no plugin today")
+
+    before, settings = dict(os.environ), dask.config.get("distributed")
+    monkeypatch.setattr(cluster_module, "LocalCluster", Noted)
+    monkeypatch.setattr(cluster_module.ClusterClient, "register_plugin", refuse)
+    with pytest.raises(RuntimeError, match="no plugin today"):
+        dx.start_cluster(n_workers=1, dashboard_address=None)
+    assert [cluster.status.name for cluster in made] == ["closed"]
+    assert dict(os.environ) == before
+    assert dask.config.get("distributed") == settings
 
 
 @pytest.mark.parametrize("dashboard", ["127.0.0.1:0", None])

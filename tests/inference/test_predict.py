@@ -22,8 +22,8 @@ from torch import nn
 
 from darts_xr.catalog import load_items
 from darts_xr.cube import open_scene
-from darts_xr.errors import CheckpointError, MissingBandsError, PredictionError, TilingError
-from darts_xr.inference import Ensemble, load_ensemble, network_input, predict, predict_members
+from darts_xr.errors import CheckpointError, DeviceError, MissingBandsError, PredictionError, TilingError
+from darts_xr.inference import Ensemble, forward, load_ensemble, network_input, predict, predict_members
 from darts_xr.inference.ensemble import network_of
 from darts_xr.inference.reach import reach
 from darts_xr.objects import label_objects, vectorize
@@ -337,6 +337,110 @@ def test_a_failing_member_says_where(ensemble: Ensemble, monkeypatch: pytest.Mon
             with pytest.raises(PredictionError, match=expected) as failure:
                 prob.compute()
             assert str(pickle.loads(pickle.dumps(failure.value))) == str(failure.value)
+
+
+class _Broken(nn.Module):
+    """A network on a GPU whose state is spoilt, or that fails in another way."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error, self.passes = error, 0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+    ],
+    ids=["accelerator", "cudnn", "cublas"],
+)
+def test_a_spoilt_device_is_told_from_a_failing_tile_and_not_asked_again(
+    ensemble: Ensemble, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = _Broken(error)
+    with (
+        replaced(monkeypatch, network),
+        pytest.raises(
+            DeviceError, match=r"20210701_noise: cpu failed under member ten .* starts anew"
+        ) as failure,
+    ):
+        predict(scene_of(np.ones((64, 64), bool)), ensemble).compute(scheduler="synchronous")
+    assert network.passes == 1
+    assert str(pickle.loads(pickle.dumps(failure.value))) == str(failure.value)
+
+
+def test_other_errors_of_a_network_are_no_fault_of_the_device(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (RuntimeError("shapes do not match"), torch.OutOfMemoryError("CUDA error: out of memory")):
+        with (
+            replaced(monkeypatch, _Broken(error)),
+            pytest.raises(PredictionError, match="begins at row 0, column 0") as failure,
+        ):
+            predict(scene_of(np.ones((64, 64), bool)), ensemble).compute()
+        assert not isinstance(failure.value, DeviceError)
+
+
+def test_a_pass_in_half_precision_does_not_wait_for_the_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes the host wait is a number that it asks for: none may come between the passes of a block."""
+    events: list[str] = []
+    to_bool = torch.Tensor.__bool__
+
+    class Noting(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            events.append("pass")
+            return pixels[:, 1:2]
+
+    def asked(tensor: torch.Tensor) -> bool:
+        events.append("host asks")
+        return to_bool(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "__bool__", asked)
+    with replaced(monkeypatch, Noting()):
+        predict(scene_of(np.ones((128, 128), bool)), small_ensemble(folder, precision="float16")).compute(
+            scheduler="synchronous"
+        )
+    assert events.count("pass") > 1
+    assert "host asks" not in events[: len(events) - events[::-1].index("pass")]
+    assert events.count("host asks") == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounded"), [("float32", False), ("tf32", True), ("auto", False), ("float16", False)]
+)
+def test_a_gpu_rounds_products_of_float32_only_where_tf32_is_asked_for(precision: str, rounded: bool) -> None:
+    settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [setting.allow_tf32 for setting in settings]
+    with forward.products(precision, torch.device("cuda:0")):
+        assert [setting.allow_tf32 for setting in settings] == [rounded] * 2
+        assert forward.compute_dtype("tf32", torch.device("cuda:0")) is torch.float32
+    assert [setting.allow_tf32 for setting in settings] == before
+
+
+def test_tf32_on_a_processor_is_float32(folder: Path) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    exact, named = (
+        predict(scene, small_ensemble(folder, precision=name)).compute() for name in ("float32", "tf32")
+    )
+    np.testing.assert_array_equal(exact, named)
+
+
+def test_the_encoder_is_in_bfloat16_only_where_all_is_asked_for(folder: Path) -> None:
+    scene = scene_of(np.ones((64, 64), bool))
+    exact, decoder, everything = (
+        predict(scene, small_ensemble(folder, precision=name)).compute()
+        for name in ("float32", "bfloat16", "bfloat16-all")
+    )
+    assert 0 < float(abs(exact - decoder).mean()) < float(abs(exact - everything).mean())
+    assert float(abs(exact - everything).max()) < 0.1
 
 
 def replace_margin(ensemble: Ensemble, margin: int) -> Ensemble:
