@@ -140,6 +140,11 @@ def _is_virtual(href: str) -> bool:
     return "://" in href or href.startswith("/vsi")
 
 
+def layer_drivers(href: str) -> tuple[str, ...]:
+    """GDAL formats of a layer's file; a VRT can name any file, so it must be on this machine and be called one."""
+    return ("VRT",) if href.lower().endswith(".vrt") and "://" not in href else DRIVERS
+
+
 def open_raster(href: str, drivers: Sequence[str] = DRIVERS) -> rasterio.DatasetReader:
     """Open a raster file: the one place where darts_xr does.
 

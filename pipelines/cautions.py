@@ -12,13 +12,16 @@ COVERED = 0.99
 
 
 def cautions(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines on demo networks, neutral layers and gaps of the auxiliary layers, of finished scenes' records."""
+    """Lines on demo networks, neutral layers, drift and gaps of the auxiliary layers, of finished scenes' records."""
     found = []
     total = len(scenes)
     if demo := sum(bool(scene.get("demo_networks")) for scene in scenes):
         found.append(f"{demo} of {total} scene(s) are not synthetic: {DEMO_CAUTION}")
-    if neutral := sum("neutral" in str(scene.get("auxiliary", "")) for scene in scenes):
-        found.append(f"neutral layers instead of measured ones in {neutral} of {total} scene(s)")
+    for layer in sorted({layer for scene in scenes for layer in scene.get("neutral", ())}):
+        count = sum(layer in scene.get("neutral", ()) for scene in scenes)
+        found.append(f"{layer} is neutral, not measured, in {count} of {total} scene(s)")
+    if unlike := sum(bool(scene.get("drift", {}).get("unusual")) for scene in scenes):
+        found.append(f"{unlike} of {total} scene(s) are unlike any that the networks were trained on")
     for layer, shares in auxiliary_coverage(scenes).items():
         if shares["least"] < COVERED:
             found.append(

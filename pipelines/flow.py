@@ -224,7 +224,7 @@ class _Waiting:
     number: int
     task: Any = field(compare=False)
     earlier: list[str] = field(compare=False, default_factory=list)
-    room: float = field(
+    most: float = field(
         compare=False, default=math.inf
     )  # scenes in flight, itself included, that leave it memory
 
@@ -326,7 +326,7 @@ class _Flow:
     def _patience(self) -> float:
         """Seconds to wait for a scene to end before looking whether another one may start."""
         may_start = self.ending.state == "complete" and len(self.running) < min(
-            self.pool.capacity(), self._room(), self.again[0].room if self.again else math.inf
+            self.pool.capacity(), self._most_in_hand(), self.again[0].most if self.again else math.inf
         )
         if self.again and may_start:
             return min(1.0, max(0.01, self.again[0].ready - time.monotonic()))
@@ -334,9 +334,9 @@ class _Flow:
 
     def _fill(self) -> None:
         capacity = self.pool.capacity()
-        while not self.interrupted and len(self.running) < min(capacity, self._room()):
+        while not self.interrupted and len(self.running) < min(capacity, self._most_in_hand()):
             if self.again and self.again[0].ready <= time.monotonic():
-                if len(self.running) >= self.again[0].room:
+                if len(self.running) >= self.again[0].most:
                     return  # others end first, and none is started meanwhile
                 self._start(heapq.heappop(self.again))
                 continue
@@ -345,9 +345,9 @@ class _Flow:
                 return
             self._start(_Waiting(0.0, next(self.numbers), task))
 
-    def _room(self) -> float:
+    def _most_in_hand(self) -> float:
         """Scenes that may be in flight beside those that lacked memory before."""
-        return min((waiting.room for waiting in self.running.values()), default=math.inf)
+        return min((waiting.most for waiting in self.running.values()), default=math.inf)
 
     def _start(self, waiting: _Waiting) -> None:
         future = self.pool.submit(waiting.task)
@@ -361,17 +361,17 @@ class _Flow:
         transient = record.pop("transient", False) or starved
         if transient and tries < self.limits.tries and self.ending.state == "complete":
             delay = self.limits.delay * 2 ** (tries - 1)
-            room = waiting.room
+            most = waiting.most
             if starved:  # the last try is alone
-                others = min(room, len(self.running) + 1)
-                room = 1 if tries + 1 >= self.limits.tries else max(1, others // 2)
+                others = min(most, len(self.running) + 1)
+                most = 1 if tries + 1 >= self.limits.tries else max(1, others // 2)
             log.warning(
                 "%s: try %d failed, again in %.0f s%s: %s", waiting.task.id, tries, delay,
-                f" with at most {room:.0f} scene(s) in hand" if starved else "", record["reason"],
+                f" with at most {most:.0f} scene(s) in hand" if starved else "", record["reason"],
             )  # fmt: skip
             ready = time.monotonic() + delay
             earlier = [*waiting.earlier, record["reason"]]
-            heapq.heappush(self.again, _Waiting(ready, waiting.number, waiting.task, earlier, room))
+            heapq.heappush(self.again, _Waiting(ready, waiting.number, waiting.task, earlier, most))
             return
         if transient and self.ending.state != "complete":
             return  # no verdict: the next start of this run tries it again

@@ -25,7 +25,7 @@ from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
 from darts_xr.cube.layers import LAYERS
 from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import DartsError, OutputError, RemoteReadError
-from darts_xr.inference import Ensemble
+from darts_xr.inference import Drift, Ensemble, scene_drift
 from darts_xr.objects import member_objects
 from darts_xr.planet.bands import check_reflectance
 from darts_xr.products import (
@@ -251,6 +251,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     ):
         check_files(layer, trust_times=True)
     bands = [*ensemble.definitions, *_LOOKED_AT]  # of which the networks may need none
+    looked_at = list(dict.fromkeys([*_LOOKED_AT, *ensemble.bands]))
     scene = dx.open_scene(
         item,
         auxiliary=sources.auxiliary,
@@ -270,12 +271,13 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         dx.predict(scene, ensemble) if members is None else members["probability"],
         members,
         scene["valid"],
-        scene[[*_LOOKED_AT, "valid"]].isel(every),
+        scene[[*looked_at, "valid"]].isel(every),
         cover,
         auxiliary_coverage(scene),
     )
     picture = picture.compute()
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
+    drift = _drift(task.id, picture, ensemble)
     coverage = {str(layer): float(share) for layer, share in measured.to_series().items()}
     if sources.landcover is not None:
         coverage["landcover"] = 0.0 if cover is None else landcover_coverage(cover, valid)
@@ -331,10 +333,25 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         "synthetic": "synthetic" in made_by,
         "filters": filters,
         "auxiliary": made_by.get("auxiliary", "none"),
+        **({} if drift is None else {"drift": drift.to_dict()}),
         **({"demo_networks": True} if ensemble.synthetic_only and "synthetic" not in made_by else {}),
         "seconds": clock.seconds,
         "outputs": outputs,
     }
+
+
+def _drift(scene_id: str, picture: xr.Dataset, ensemble: Ensemble) -> Drift | None:
+    """How far a scene lies from those of the training; None where no network states what it learnt from."""
+    if not any(member.statistics for member in ensemble.members):
+        return None
+    drift = scene_drift(picture, ensemble)
+    if drift.unusual:
+        log.warning(
+            "%s is unlike any scene that the networks were trained on, in %s",
+            scene_id,
+            ", ".join(drift.unusual),
+        )
+    return drift
 
 
 class _Clock:

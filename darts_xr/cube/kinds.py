@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
@@ -17,7 +16,7 @@ from darts_xr.cube.landcover import ESRI_CLASSES
 from darts_xr.cube.layers import TRENDS
 from darts_xr.cube.plausible import ELEVATION, TREND, Expected, check_header, void_no_data
 from darts_xr.errors import CRSError, LayerError
-from darts_xr.rasters import naming_read_errors
+from darts_xr.rasters import layer_drivers, naming_read_errors, open_raster
 
 Kind = Literal["elevation", "trends", "landcover", "relative_elevation", "slope"]
 
@@ -108,7 +107,8 @@ def read_facts(path: Path) -> Facts:
     CRSError
         If it has no coordinate reference system.
     """
-    with naming_read_errors(str(path)), rasterio.open(path) as file:
+    href = str(path)
+    with open_raster(href, layer_drivers(href)) as file, naming_read_errors(href):
         if file.crs is None:
             raise CRSError(
                 f"{path.name} has no coordinate reference system; write it into the file (gdal_edit -a_srs)"
@@ -248,15 +248,16 @@ def _check_numbers(facts: Facts, kind: str) -> None:
 
 
 def _check_header(facts: Facts, bands: tuple[int, ...], expected: Expected) -> None:
-    with naming_read_errors(str(facts.path)), rasterio.open(facts.path) as file:
+    href = str(facts.path)
+    with open_raster(href, layer_drivers(href)) as file:
         check_header(file, bands, expected, facts.path.name)
 
 
 def _check_classes(facts: Facts, kind: str) -> None:
     found = {int(value) for value in np.unique(facts.seen)}
-    if alien := sorted(found - {0, *ESRI_CLASSES}):
-        scheme = "; they look like those of ESA WorldCover" if set(alien) <= _WORLDCOVER else ""
+    if unknown := sorted(found - {0, *ESRI_CLASSES}):
+        scheme = "; they look like those of ESA WorldCover" if set(unknown) <= _WORLDCOVER else ""
         raise LayerError(
-            f"{facts.path.name}: classes {alien[:8]} are not of the ESRI annual land cover ({sorted(ESRI_CLASSES)})"
+            f"{facts.path.name}: classes {unknown[:8]} are not of the ESRI annual land cover ({sorted(ESRI_CLASSES)})"
             f"{scheme}; give the ESRI map"
         )

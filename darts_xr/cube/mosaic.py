@@ -19,7 +19,7 @@ from darts_xr.addresses import cause, redact
 from darts_xr.cube.plausible import Expected, check_header, void_no_data
 from darts_xr.errors import CRSError, DamagedFileError, LayerError, SceneError
 from darts_xr.globe import Bounds
-from darts_xr.rasters import DRIVERS, open_raster, read_error
+from darts_xr.rasters import layer_drivers, open_raster, read_error
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def open_source(source: RasterSource) -> rasterio.DatasetReader:
         If its header says that it holds something else than expected.
     """
     try:
-        dataset = open_raster(source.href, _drivers(source.href))
+        dataset = open_raster(source.href, layer_drivers(source.href))
     except SceneError as error:
         raise type(error)(f"{source.name}: {error}") from cause(error)
     if dataset.crs is None and source.crs is None:
@@ -87,11 +87,6 @@ def open_source(source: RasterSource) -> rasterio.DatasetReader:
             dataset.close()
             raise
     return dataset
-
-
-def _drivers(href: str) -> tuple[str, ...]:
-    """GDAL formats of a layer's file; a VRT can name any file, so it must be on this machine and be called one."""
-    return ("VRT",) if href.lower().endswith(".vrt") and "://" not in href else DRIVERS
 
 
 def _named(error: RasterioError, source: RasterSource, part: str = "") -> SceneError:

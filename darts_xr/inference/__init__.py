@@ -6,6 +6,7 @@ chunk in one pass, on model tiles whose place depends on the scene alone.
 """
 
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from darts_xr.inference.drift import Drift, scene_drift
 from darts_xr.inference.ensemble import Ensemble, load_ensemble
 from darts_xr.inference.forward import network_input
 from darts_xr.inference.network import Architecture
@@ -14,6 +15,7 @@ from darts_xr.inference.predict import predict, predict_members
 __all__ = [
     "Architecture",
     "Checkpoint",
+    "Drift",
     "Ensemble",
     "load_ensemble",
     "network_input",
@@ -21,4 +23,5 @@ __all__ = [
     "predict_members",
     "read_checkpoint",
     "save_checkpoint",
+    "scene_drift",
 ]

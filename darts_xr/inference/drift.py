@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pystac
-import rasterio
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.structured import VALID
 from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.planet.masks import valid_mask
-from darts_xr.rasters import naming_read_errors
+from darts_xr.rasters import naming_read_errors, open_raster
 
 _EDGES = np.linspace(-0.25, 2.0, 91)  # scaled values; what lies beyond falls into the outer bins
 _SLACK = 1.5  # a scene may lie this many times as far out as the most unusual one of the training
@@ -120,7 +119,7 @@ def _overview(item: pystac.Item, rule: str | None) -> tuple[dict[str, NDArray[An
 
 
 def _read_small(href: str, bands: list[int]) -> NDArray[Any]:
-    with naming_read_errors(href), rasterio.open(href) as data:
+    with open_raster(href) as data, naming_read_errors(href):
         scale = max(1.0, max(data.shape) / _OVERVIEW)
         shape = tuple(max(1, round(n / scale)) for n in data.shape)
         pixels: NDArray[Any] = data.read(bands, out_shape=(len(bands), *shape))

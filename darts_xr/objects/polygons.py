@@ -157,7 +157,7 @@ def vectorize(
     keep_removed : bool
         Also give the objects that :func:`label_objects` removed, after the others, with the reason ("border" or
         "small") in the column ``removed_by`` ("" for kept ones), which filters go on with and :func:`darts_xr.level1`
-        heeds.
+        takes into account.
 
     Returns
     -------

@@ -82,8 +82,8 @@ def member_spread(
     labels : xarray.DataArray
         Their numbers.
     spread : xarray.DataArray
-        ``spread`` of :func:`darts_xr.inference.predict_members`: largest minus smallest member, 0 to 1, dims ``(y, x)``.
-        Computes.
+        ``spread`` of :func:`darts_xr.inference.predict_members`: largest minus smallest member, 0 to 1, dims
+        ``(y, x)``. Computes.
 
     Returns
     -------
