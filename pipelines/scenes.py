@@ -25,7 +25,7 @@ import xarray as xr
 import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.cube import landcover_for
-from darts_xr.errors import DartsError, MissingBandsError, OutputError, RemoteReadError
+from darts_xr.errors import DartsError, DeviceError, MissingBandsError, OutputError, RemoteReadError
 from darts_xr.inference import Ensemble
 from darts_xr.objects import member_objects
 from darts_xr.products import (
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 #: What a scene's seconds are told for.
 STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
+_FAREWELL = 2.0  # seconds in which a record leaves its worker
 _PICTURE = ("red", "green", "blue")
 
 
@@ -97,6 +98,7 @@ class Job:
 
     def __call__(self, task: SceneTask) -> Record:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
+        _ending.wait_for_end()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         with _noting_warnings() as warnings, _own_threads() as worker:
             try:
@@ -110,8 +112,10 @@ class Job:
                         "%s failed for a reason that darts_xr does not know: %s", task.id, redact(where)
                     )
                 found = {"state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
-                if isinstance(error, RemoteReadError | TimeoutError | ConnectionError):
+                if isinstance(error, RemoteReadError | TimeoutError | ConnectionError | DeviceError):
                     found["transient"] = True
+                if isinstance(error, DeviceError):
+                    _ending.begin()
         return {
             "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
         }  # fmt: skip
@@ -198,6 +202,35 @@ def _this_worker() -> Any:
         return get_worker()
     except ValueError:
         return None
+
+
+class _Ending:
+    """The end of a worker whose GPU has failed: its nanny starts the process anew, and with it the GPU's state.
+
+    Without it such a worker is the quickest of all, and fails every scene that it can get.
+    """
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        """End this worker's process once the scene's record has left it; nothing where no nanny starts it again."""
+        worker = _this_worker()
+        if worker is None or not worker.nanny or self._begun.is_set():
+            return
+        self._begun.set()
+        log.error("the GPU of worker %s failed: its process is started anew", worker.address)
+        timer = threading.Timer(_FAREWELL, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    def wait_for_end(self) -> None:
+        """Start no scene in a process that is about to end: it goes to another worker then, without a try lost."""
+        if self._begun.is_set():
+            threading.Event().wait()
+
+
+_ending = _Ending()
 
 
 class _Notes(logging.Handler):
