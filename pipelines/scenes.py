@@ -24,7 +24,7 @@ from darts_xr.catalog.checksums import check_files
 from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
 from darts_xr.cube.layers import LAYERS
 from darts_xr.cube.metadata import metadata_of, time_text
-from darts_xr.errors import DartsError, OutputError, RemoteReadError
+from darts_xr.errors import DartsError, DeviceError, OutputError, RemoteReadError
 from darts_xr.inference import Drift, Ensemble, scene_drift
 from darts_xr.objects import member_objects
 from darts_xr.planet.bands import check_reflectance
@@ -45,7 +45,7 @@ from pipelines.records import Record
 from pipelines.result_item import result_item
 from pipelines.settings import Rules, provenance
 from pipelines.sources import Sources, check_coverage
-from pipelines.worker_threads import noting_warnings, own_threads
+from pipelines.worker_threads import ending, noting_warnings, own_threads
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class Job:
 
     def __call__(self, task: SceneTask) -> Record:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
+        ending.wait_for_end()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         with noting_warnings() as warnings, own_threads() as worker:
             try:
@@ -111,10 +112,12 @@ class Job:
                         "%s failed for a reason that darts_xr does not know: %s", task.id, redact(where)
                     )
                 found = {"state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
-                if isinstance(error, RemoteReadError | TimeoutError | ConnectionError):
+                if isinstance(error, RemoteReadError | TimeoutError | ConnectionError | DeviceError):
                     found["transient"] = True
                 if lacks_memory(error):
                     found["memory"] = True
+                if isinstance(error, DeviceError):
+                    ending.begin()
         return {
             "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
         }  # fmt: skip

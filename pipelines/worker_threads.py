@@ -12,6 +12,8 @@ from typing import Any
 
 import dask
 
+log = logging.getLogger(__name__)
+
 _shared: dict[str, Any] = {"users": 0}
 _sharing = threading.Lock()
 
@@ -50,6 +52,38 @@ def _this_worker() -> Any:
         return get_worker()
     except ValueError:
         return None
+
+
+_FAREWELL = 2.0  # seconds in which a record leaves its worker
+
+
+class _Ending:
+    """The end of a worker whose GPU has failed: its nanny starts the process anew, and with it the GPU's state.
+
+    Without it such a worker is the quickest of all, and fails every scene that it can get.
+    """
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        """End this worker's process once the scene's record has left it; nothing where no nanny starts it again."""
+        worker = _this_worker()
+        if worker is None or not worker.nanny or self._begun.is_set():
+            return
+        self._begun.set()
+        log.error("the GPU of worker %s failed: its process is started anew", worker.address)
+        timer = threading.Timer(_FAREWELL, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    def wait_for_end(self) -> None:
+        """Start no scene in a process that is about to end: it goes to another worker then, without a try lost."""
+        if self._begun.is_set():
+            threading.Event().wait()
+
+
+ending = _Ending()
 
 
 class _Notes(logging.Handler):

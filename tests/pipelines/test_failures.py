@@ -15,14 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pystac
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from rich.console import Console
 
 import darts_xr as dx
-from darts_xr.errors import CatalogError, OutputError, PipelineError, RemoteReadError
-from pipelines import console, scenes
+from darts_xr.errors import CatalogError, DeviceError, OutputError, PipelineError, RemoteReadError
+from darts_xr.inference import forward
+from pipelines import console, scenes, throughput
 from pipelines.aggregation import aggregate
 from pipelines.cli import main
 from pipelines.detection import plan
@@ -32,6 +35,7 @@ from pipelines.reports import report
 from pipelines.settings import Rules
 from pipelines.throughput import bench
 from tests.catalog.deliveries import validate
+from tests.inference.worlds import scene_of
 from tests.pipelines.small import Seen, Small, digests, leftovers
 
 QUICK = Limits(delay=0.05)
@@ -111,6 +115,70 @@ def test_a_server_that_stays_away_fails_its_scene_alone(
     assert [(scene["id"], scene["tries"]) for scene in run.failed] == [(items[0].id, 3)]
     assert "ConnectionResetError: gone" in run.failed[0]["reason"]
     assert [scene["id"] for scene in run.done] == [items[1].id]
+
+
+def _spoil_the_gpu() -> int:
+    """Make this worker's process one whose GPU has failed; as long as it lives, no scene can be done there."""
+
+    def fail(task: Any, job: Any) -> Any:
+        raise DeviceError(f"{task.id}: cuda:0 failed")
+
+    scenes.detect_scene = fail
+    return os.getpid()
+
+
+def test_a_worker_whose_gpu_failed_is_started_anew_and_its_scenes_are_done_there(
+    small: Small, undisturbed: Run, tmp_path: Path
+):
+    items = small.items[:3]
+    with dx.start_cluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+        (broken,) = client.run(_spoil_the_gpu).values()
+        run = small.detect(tmp_path, items, client=client, limits=Limits(delay=0.05))
+        (anew,) = client.run(os.getpid).values()
+    assert anew != broken
+    assert {scene["state"] for scene in run.scenes} == {"done"}
+    reasons = [reason for scene in run.scenes for reason in scene["earlier_reasons"]]
+    # The scenes that were in the process when it failed; none was given to it afterwards.
+    assert 1 <= len(reasons) <= 2
+    assert all("DeviceError" in reason and "cuda:0 failed" in reason for reason in reasons)
+    assert digests(tmp_path / "scenes") == digests(undisturbed.folder / "scenes")
+
+
+def test_a_gpu_that_failed_in_this_process_is_told_and_the_process_lives(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    items = small.items[:2]
+    monkeypatch.setattr(
+        scenes, "detect_scene", _Flaky(lambda: DeviceError("cuda:0 failed"), {items[0].id: 9})
+    )
+    run = small.detect(tmp_path, items, limits=Limits(tries=2, delay=0.01))
+    assert [(scene["id"], scene["tries"]) for scene in run.failed] == [(items[0].id, 2)]
+    assert "cuda:0 failed" in run.failed[0]["reason"]
+
+
+def test_the_bare_networks_of_bench_are_given_batches_as_large_as_those_of_predict(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+):
+    ensemble = dx.load_ensemble(small.model, device="cpu")
+    side = ensemble.tile + 2 * ensemble.margin
+    shapes: set[tuple[int, ...]] = set()
+
+    class Noting(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            shapes.add(tuple(pixels.shape))
+            return pixels[:, :1]
+
+    for module in (throughput, forward):
+        monkeypatch.setattr(module, "network_of", lambda *_: (Noting(), torch.device("cpu")))
+        monkeypatch.setattr(module, "batch_pixels", lambda _: 3 * side**2)
+    throughput.bare_members(ensemble, side, 1)
+    scene = scene_of(np.ones((2 * ensemble.tile, 2 * ensemble.tile), bool))
+    dx.predict(scene, ensemble).compute()
+    taken = {shape for shape in shapes if len(shape) == 4 and shape[2:] == (side, side)}
+    assert max(shape[0] for shape in taken) == 3
+    shapes.clear()
+    throughput.bare_members(ensemble, side, 1)
+    assert shapes == {(3, 3, side, side)}
 
 
 @pytest.mark.parametrize(
