@@ -82,7 +82,7 @@ def load(data: Path) -> Plateau:
     planes["valid"] = np.ones(grid.shape, bool)
     scene = xr.Dataset(
         {name: on_grid(plane, grid, name) for name, plane in planes.items()},
-        attrs={"item_id": image.stem, "datetime": "2021-08-21T21:00:19Z"},
+        attrs={"item_id": image.stem, "time": "2021-08-21T21:00:19Z"},
     )
     files = sorted(data.glob("experts/*/*.shp"))
     experts = np.stack([burn(grid, gpd.read_file(file)) == 1 for file in files])
@@ -108,7 +108,7 @@ def object_f1(found: Mask, truth: Mask, grid: GeoBox) -> float:
     objects = []
     for mask in (found, truth):
         prob = on_grid(mask.astype("f4"), grid, "probability")
-        prob.attrs = {"item_id": "peel", "datetime": "2021-08-21T00:00:00Z"}
+        prob.attrs = {"item_id": "peel", "time": "2021-08-21T00:00:00Z"}
         objects.append(dx.vectorize(dx.label_objects(prob, border=0, min_pixels=LEAST), prob))
     return float(np.nan_to_num(dx.match_objects(objects[0], objects[1]).f1))
 

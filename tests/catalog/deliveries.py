@@ -20,8 +20,9 @@ GRID = Affine(3.0, 0.0, 598998.0, 0.0, -3.0, 7333266.0)
 
 
 def image_pixels(count: int = 4, shape: tuple[int, int] = (40, 60), collar: int = 8) -> np.ndarray:
-    """Bands of values 100, 200, ... with a collar of no data at the left."""
+    """Bands of values 100, 200, ..., every second row one less, with a collar of no data at the left."""
     pixels = np.stack([np.full(shape, 100 * band, "uint16") for band in range(1, count + 1)])
+    pixels[:, ::2] -= 1
     pixels[:, :, :collar] = 0
     return pixels
 

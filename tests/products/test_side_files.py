@@ -29,7 +29,7 @@ from darts_xr.products import (
 from tests.objects.fields import labelled
 from tests.products.rows import box, image
 
-SCENE = {"item_id": "20210719_201500_1034", "datetime": "2021-07-19T20:15:00Z"}
+SCENE = {"item_id": "20210719_201500_1034", "time": "2021-07-19T20:15:00Z"}
 
 
 # --- stored probability ---------------------------------------------------------------------------------------
