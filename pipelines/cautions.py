@@ -17,12 +17,14 @@ def cautions(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
     total = len(scenes)
     if demo := sum(bool(scene.get("demo_networks")) for scene in scenes):
         found.append(f"{demo} of {total} scene(s) are not synthetic: {DEMO_CAUTION}")
-    for layer in sorted({layer for scene in scenes for layer in scene.get("neutral", ())}):
+    neutral = sorted({layer for scene in scenes for layer in scene.get("neutral", ())})
+    for layer in neutral:
         count = sum(layer in scene.get("neutral", ()) for scene in scenes)
         found.append(f"{layer} is neutral, not measured, in {count} of {total} scene(s)")
     if unlike := sum(bool(scene.get("drift", {}).get("unusual")) for scene in scenes):
         found.append(f"{unlike} of {total} scene(s) are unlike any that the networks were trained on")
-    for layer, shares in auxiliary_coverage(scenes).items():
+    measured = [scene for scene in scenes if not scene.get("neutral")] if neutral else scenes
+    for layer, shares in auxiliary_coverage(measured).items():
         if shares["least"] < COVERED:
             found.append(
                 f"{layer} covers only {shares['least']:.1%} of the valid pixels of one scene, {shares['mean']:.1%} on "

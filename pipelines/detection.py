@@ -166,7 +166,7 @@ def _prepare(settings: Settings) -> tuple[Job, Sources]:
         given = settings.infrastructure
         works = Path(given).name if isinstance(given, str | os.PathLike) else "polygons in memory"
     job = Job(
-        ensemble, settings.rules, str(settings.out), settings.members, works, settings.limits, settings.neutral,
+        ensemble, settings.rules, str(settings.out), settings.members, works, settings.raster_limits, settings.neutral,
         settings.fill_gaps,
     )  # fmt: skip
     return job, sources

@@ -402,7 +402,7 @@ def _checked(job: Job, step: Step) -> tuple[Step, str | None]:
     if step.todo:
         try:
             item = pystac.Item.from_dict(json.loads(step.task.item))
-            scene_files(item, mask_rule=job.rules.mask_rule, limits=job.limits)
+            scene_files(item, mask_rule=job.rules.mask_rule, limits=job.raster_limits)
         except DartsError as error:
             return step, f"{type(error).__name__}: {redact(error)}"
     return step, None

@@ -71,7 +71,7 @@ class Job:
         Also write what each network found alone, and how far they disagreed.
     infrastructure : str
         Name of the layer of infrastructure, for the outputs' metadata.
-    limits : RasterLimits
+    raster_limits : RasterLimits
         What images and masks may be.
     neutral : tuple of str
         Layers that are filled and not read.
@@ -84,7 +84,7 @@ class Job:
     folder: str
     members: bool = False
     infrastructure: str = ""
-    limits: RasterLimits = field(default_factory=RasterLimits)
+    raster_limits: RasterLimits = field(default_factory=RasterLimits)
     neutral: tuple[str, ...] = ()
     fill_gaps: bool = False
 
@@ -262,7 +262,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         fill_gaps=job.fill_gaps,
         bands=bands,
         mask_rule=rules.mask_rule,
-        limits=job.limits,
+        limits=job.raster_limits,
     )
     cover = None if job.fill_gaps and not sources.landcover else scene_landcover(scene, sources)
     clock.lap(STAGES[0])

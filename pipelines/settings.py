@@ -123,7 +123,7 @@ class Settings:
         Know every input file by its content instead of its size and time, and compare it when it is opened. Reads all
         of them before the first scene.
 
-    limits : RasterLimits
+    raster_limits : RasterLimits
         What pixel sizes, formats and dimensions images and masks may have.
 
     Examples
@@ -142,7 +142,7 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     members: bool = False
     checksums: bool = False
-    limits: RasterLimits = field(default_factory=RasterLimits)
+    raster_limits: RasterLimits = field(default_factory=RasterLimits)
 
     def ensemble(self) -> Ensemble:
         """Load the headers of the networks."""

@@ -54,7 +54,12 @@ class ClusterClient(Client):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._undo = ExitStack()
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            # Dask has made it the default client by now, and every later call would go to it.
+            super().close()
+            raise
 
     def closes_with(self, undo: ExitStack) -> None:
         """Take over what must be undone after the cluster has closed."""

@@ -155,7 +155,7 @@ def _settings(options: dict[str, Any]) -> Any:
         rules=Rules(**rules),
         members=options["members"],
         checksums=options["checksums"],
-        limits=RasterLimits(tuple(options["pixel_size"]), tuple(options["drivers"])),
+        raster_limits=RasterLimits(tuple(options["pixel_size"]), tuple(options["drivers"])),
     )
 
 

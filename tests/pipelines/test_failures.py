@@ -169,7 +169,7 @@ def test_the_bare_networks_of_bench_are_given_batches_as_large_as_those_of_predi
             return pixels[:, :1]
 
     for module in (throughput, forward):
-        monkeypatch.setattr(module, "network_of", lambda *_: (Noting(), torch.device("cpu")))
+        monkeypatch.setattr(module, "network_of", lambda *_, **__: (Noting(), torch.device("cpu")))
         monkeypatch.setattr(module, "batch_pixels", lambda _: 3 * side**2)
     throughput.bare_members(ensemble, side, 1)
     scene = scene_of(np.ones((2 * ensemble.tile, 2 * ensemble.tile), bool))

@@ -256,7 +256,7 @@ def test_products_say_which_filters_ran(small: Small, three: list[pystac.Item], 
     attrs = _attrs(aggregate(bare))
     assert attrs["filters"] == "none"
     assert "max_water" not in json.loads(attrs["rules"])
-    assert attrs["cautions"] == "neutral layers instead of measured ones in 1 of 1 scene(s)"
+    assert attrs["cautions"] == "elevation is neutral, not measured, in 1 of 1 scene(s)"
     assert attrs["cautions"] in report(bare).read_text()
 
 
