@@ -30,6 +30,7 @@ from shapely import box
 
 import darts_xr as dx
 from darts_xr.cube import BANDS, select_bands
+from darts_xr.cube.metadata import metadata_of
 from darts_xr.cube.warp import on_grid
 from darts_xr.inference import Checkpoint
 from darts_xr.sample import read_truth, write_world
@@ -76,7 +77,7 @@ def from_store(store: PatchStore, recipe: Recipe, steps: int) -> float:
 
 def from_cube(scene: xr.Dataset, store: PatchStore, count: int) -> float:
     """Patches a second cut from the lazy cube as they are asked for."""
-    rows = store.table[store.table["scene"] == scene.attrs["item_id"]].sample(
+    rows = store.table[store.table["scene"] == metadata_of(scene)["item_id"]].sample(
         count, random_state=1, replace=True
     )
     begun = time.perf_counter()
@@ -116,7 +117,7 @@ def measure(*, size: int, side: int, batch: int, steps: int, workers: int) -> di
         bands = select_bands()
         member = Checkpoint("", "", "bench", _NETWORK.architecture(len(bands)), bands, 256, 32)
         recipe = Recipe(
-            epochs=1, batch=batch, patches_per_epoch=batch * steps, precision="bf16-mixed", workers=workers,
+            epochs=1, batch=batch, patches_per_epoch=batch * (steps + 1), precision="bf16-mixed", workers=workers,
             augmentation=Augmentation(blur=(), holes=0),
         )  # fmt: skip
         store_rate = from_store(store, recipe, steps)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import darts_xr as dx
+from darts_xr.cube.metadata import metadata_of
 from darts_xr.sample import read_truth, write_world
 from darts_xr.training import LabelledScene, MatchReport, SceneLabels, match_labels, read_labels
 from pipelines.training_settings import Data, SampleWorlds
@@ -49,7 +50,7 @@ class Source:
         """Lazy scenes with their outlines, one after the other; ``only`` names some by their ids."""
         for region, worlds in (self.data.sample or {}).items():
             for labelled in _synthetic(region, worlds, self.folder, say, self.bands):
-                if only is None or labelled.scene.attrs["item_id"] in only:
+                if only is None or metadata_of(labelled.scene)["item_id"] in only:
                     yield labelled
         layers: Any = self.data.auxiliary
         if self.matched and layers not in (None, "neutral"):

@@ -11,6 +11,7 @@ import shapely
 import xarray as xr
 
 from darts_xr.assess import Scores, match_objects, pool_scores
+from darts_xr.cube.metadata import metadata_of
 from darts_xr.inference import Ensemble, predict
 from darts_xr.objects import label_objects, vectorize
 from darts_xr.products import valid_polygon
@@ -59,7 +60,7 @@ def score_objects(
             outlines = outlines[outlines["kind"] == "slump"]
         scores = match_objects(found, outlines, coverage=_asked(scene, labelled))
         parts.append(scores)
-        rows.append({"scene": scene.attrs["item_id"], "region": labelled.region, **asdict(scores)})
+        rows.append({"scene": metadata_of(scene)["item_id"], "region": labelled.region, **asdict(scores)})
     return pool_scores(parts), pd.DataFrame(rows)
 
 

@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from zarr.codecs import BloscCodec
 
 from darts_xr.cube import BANDS
+from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import PatchError
 from darts_xr.inference.structured import VALID
 from darts_xr.training.burn import IGNORED, burn
@@ -271,7 +272,7 @@ def write_patches(
         for labelled in scenes:
             seen += 1
             scene = labelled.scene
-            place = str(scene.attrs.get("item_id", "the scene"))
+            place = str(metadata_of(scene).get("item_id", "the scene"))
             names = [name for name in (BANDS if bands is None else bands) if name in scene]
             if missing := [name for name in bands or BANDS if name not in scene]:
                 raise PatchError(
@@ -303,6 +304,7 @@ def _cut_scene(
 ) -> list[dict[str, Any]]:
     """Write the patches of one scene; rows for the table."""
     scene, side = labelled.scene, patching.side
+    stated = metadata_of(scene)
     grid = scene.odc.geobox
     burned = burn(grid, labelled.outlines, labelled.footprint)
     tops, lefts = (patch_starts(n, side, patching.step) for n in grid.shape)
@@ -310,11 +312,11 @@ def _cut_scene(
     valid_at_all = False
     common = {
         "scene": place,
-        "date": str(scene.attrs.get("datetime", ""))[:10],
+        "date": time_text(stated["time"])[:10] if "time" in stated else "",
         "region": labelled.region,
         "iteration": labelled.iteration,
         "crs": str(grid.crs),
-        "synthetic": "synthetic" in scene.attrs,
+        "synthetic": bool(stated.get("synthetic")),
     }
     for top, blocks in _strips(scene, names, tops, side):
         for first, block in blocks:

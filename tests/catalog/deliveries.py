@@ -172,6 +172,14 @@ _EXTENSIONS = {
             "proj:transform": {"type": "array", "minItems": 6, "maxItems": 9, "items": _NUMBER},
         },
     ),
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json": _fields(
+        "proj",
+        {
+            "proj:code": {"type": ["string", "null"], "pattern": "^[A-Za-z]+:[0-9A-Za-z_.-]+$"},
+            "proj:shape": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "integer"}},
+            "proj:transform": {"type": "array", "minItems": 6, "maxItems": 9, "items": _NUMBER},
+        },
+    ),
     "https://stac-extensions.github.io/raster/v1.1.0/schema.json": _fields(
         "raster",
         {

@@ -26,6 +26,7 @@ from distributed.security import Security
 
 import darts_xr as dx
 from darts_xr.cluster import local as cluster_module
+from darts_xr.errors import ClusterError
 from tests.inference.worlds import scene_of, small_ensemble
 
 
@@ -393,7 +394,7 @@ def test_tls_keeps_out_who_has_no_certificate(certificates: Security) -> None:
             assert second.submit(sum, (1, 2)).result() == 3
         with pytest.raises(TypeError, match="TLS"):
             dx.start_cluster(address, timeout="2s")
-        with pytest.raises(ClusterError, match="there is no Dask scheduler at .tcp"):
+        with pytest.raises(ClusterError, match=r"there is no Dask scheduler at .tcp"):
             dx.start_cluster(address.replace("tls://", "tcp://"), timeout="2s")
 
 

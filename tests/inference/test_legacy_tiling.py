@@ -73,7 +73,9 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
 def test_equals_a_plain_reimplementation(
     ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], chunks: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("darts_xr.inference.forward.network_of", lambda *_, **__: (_Cheap(), torch.device("cpu")))
+    monkeypatch.setattr(
+        "darts_xr.inference.forward.network_of", lambda *_, **__: (_Cheap(), torch.device("cpu"))
+    )
     valid = np.ones(shape, bool)
     valid[:300, :1030] = False
     with raise_if_dask_computes():
@@ -101,7 +103,9 @@ def test_windows_without_a_valid_pixel_are_not_predicted(
             calls.append(pixels.shape)
             return super().forward(pixels)
 
-    monkeypatch.setattr("darts_xr.inference.forward.network_of", lambda *_, **__: (Counting(), torch.device("cpu")))
+    monkeypatch.setattr(
+        "darts_xr.inference.forward.network_of", lambda *_, **__: (Counting(), torch.device("cpu"))
+    )
     valid = np.zeros((1024, 2500), bool)
     valid[:, 2400:] = True
     prob = predict(scene_of(valid, chunks=(1024, 1024)), ensemble, tiling="legacy").compute()
@@ -124,7 +128,9 @@ def test_a_window_asks_only_for_the_published_windows_that_cover_it(
             calls.append(pixels.shape)
             return super().forward(pixels)
 
-    monkeypatch.setattr("darts_xr.inference.forward.network_of", lambda *_, **__: (Counting(), torch.device("cpu")))
+    monkeypatch.setattr(
+        "darts_xr.inference.forward.network_of", lambda *_, **__: (Counting(), torch.device("cpu"))
+    )
     scene = scene_of(np.ones((1024, 2500), bool), chunks=(512, 512))
     part = predict(scene, ensemble, tiling="legacy", window=(slice(500, 520), slice(800, 900))).compute()
     assert len(calls) == 4  # two windows, two members

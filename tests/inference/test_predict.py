@@ -58,7 +58,9 @@ def watched(ensemble: Ensemble) -> Iterator[list[tuple[int, ...]]]:
 def replaced(monkeypatch: pytest.MonkeyPatch, network: nn.Module) -> Iterator[None]:
     """Let every member be the given network."""
     with monkeypatch.context() as patch:
-        patch.setattr("darts_xr.inference.forward.network_of", lambda *_, **__: (network, torch.device("cpu")))
+        patch.setattr(
+            "darts_xr.inference.forward.network_of", lambda *_, **__: (network, torch.device("cpu"))
+        )
         yield
 
 
