@@ -46,7 +46,8 @@ def command(
     )
     asked = {name: value for name, value in rules.items() if value is not None}
     if curve is not None:
-        asked.pop("threshold", None)
+        if "threshold" in asked:
+            raise click.UsageError("--curve goes over all thresholds: leave out --threshold, or give --out.")
         table = threshold_curve(run, layers=layers, **asked)
         table.to_csv(curve)
         if not as_json:

@@ -120,6 +120,9 @@ def test_the_command_writes_a_run_or_a_curve(found: Run, small: Small, tmp_path:
     assert json.loads(answer.stdout)["counts"]["done"] == 2
     assert open_run(tmp_path / "run").record["rules"]["threshold"] == 0.6
     assert CliRunner().invoke(main, asked).exit_code == 2
+    both = CliRunner().invoke(main, [*asked, "--curve", str(tmp_path / "none.csv"), "--threshold", "0.6"])
+    assert both.exit_code == 2
+    assert "leave out --threshold" in both.output
     answer = CliRunner().invoke(main, [*asked, "--curve", str(tmp_path / "curve.csv")])
     assert answer.exit_code == 0, answer.output
     assert len((tmp_path / "curve.csv").read_text().splitlines()) == 18
