@@ -141,8 +141,8 @@ class Crops:
             self._scenes[image_id] = dx.open_scene(self._items[image_id], bands=("red", "green", "blue"))
         scene = self._scenes[image_id]
         grid = scene["valid"].odc.geobox
-        left, top = ~grid.affine * (box[0], box[3])
-        right, bottom = ~grid.affine * (box[2], box[1])
+        left, top = ~grid.affine @ (box[0], box[3])
+        right, bottom = ~grid.affine @ (box[2], box[1])
         rows, columns = (round(top), round(bottom)), (round(left), round(right))
         inside = [
             slice(max(a, 0), max(min(b, n), 0)) for (a, b), n in zip((rows, columns), grid.shape, strict=True)
