@@ -17,14 +17,12 @@ def cautions(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
     total = len(scenes)
     if demo := sum(bool(scene.get("demo_networks")) for scene in scenes):
         found.append(f"{demo} of {total} scene(s) are not synthetic: {DEMO_CAUTION}")
-    neutral = sorted({layer for scene in scenes for layer in scene.get("neutral", ())})
-    for layer in neutral:
+    for layer in sorted({layer for scene in scenes for layer in scene.get("neutral", ())}):
         count = sum(layer in scene.get("neutral", ()) for scene in scenes)
         found.append(f"{layer} is neutral, not measured, in {count} of {total} scene(s)")
     if unlike := sum(bool(scene.get("drift", {}).get("unusual")) for scene in scenes):
         found.append(f"{unlike} of {total} scene(s) are unlike any that the networks were trained on")
-    measured = [scene for scene in scenes if not scene.get("neutral")] if neutral else scenes
-    for layer, shares in auxiliary_coverage(measured).items():
+    for layer, shares in auxiliary_coverage(scenes).items():
         if shares["least"] < COVERED:
             found.append(
                 f"{layer} covers only {shares['least']:.1%} of the valid pixels of one scene, {shares['mean']:.1%} on "
@@ -34,10 +32,12 @@ def cautions(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def auxiliary_coverage(scenes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Share of valid pixels that each layer covers: the least of all scenes, and the mean."""
+    """Share of valid pixels that each layer covers: the least of the scenes that it was read for, and the mean."""
     shares: dict[str, list[float]] = {}
     for scene in scenes:
         for layer, share in scene.get("auxiliary_coverage", {}).items():
+            if layer in scene.get("neutral", ()):
+                continue  # filled on purpose, which is a caution of its own
             shares.setdefault(layer, []).append(float(share))
     return {
         layer: {

@@ -187,8 +187,7 @@ def _write(work: _Work, scene: _Scene, home: RunFolder) -> Record:
     ended = time.perf_counter()
     coverage = {k: v for k, v in before.get("auxiliary_coverage", {}).items() if k != "landcover"}
     return {
-        **{key: value for key, value in before.items() if key != "demo_networks"},
-        **({"demo_networks": True} if before.get("demo_networks") else {}),
+        **before,
         "counts": counts,
         "filters": found.filters,
         "auxiliary_coverage": coverage | found.coverage,

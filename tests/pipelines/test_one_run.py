@@ -292,6 +292,18 @@ def test_coverage_of_auxiliary_layers_reaches_product_and_report(done: Run):
     ]
 
 
+def test_a_layer_filled_on_purpose_in_one_scene_hides_no_gap_of_another(done: Run):
+    first, *others = done.done
+    scenes = [
+        dict(first, neutral=["trends"], auxiliary_coverage={"trends": 0.0, "elevation": 0.4}),
+        *(dict(scene, auxiliary_coverage={"trends": 1.0, "elevation": 1.0}) for scene in others),
+    ]
+    said = cautions(scenes)
+    assert said[0] == f"trends is neutral, not measured, in 1 of {len(scenes)} scene(s)"
+    assert said[1].startswith("elevation covers only 40.0%")
+    assert len(said) == 2
+
+
 def test_products_are_called_and_dated_as_asked(small: Small, three: list[pystac.Item], mine: Path):
     years = sorted({int(item.datetime.year) for item in three if item.datetime})
     products = aggregate(
