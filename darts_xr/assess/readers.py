@@ -278,5 +278,6 @@ def read_layer(path: str | os.PathLike[str]) -> gpd.GeoDataFrame:
     path, notes = Path(path), list[str]()
     frame = _located(path, None, None, None, None, notes)
     out = _repaired(frame, notes)
-    log.info("%s: %d objects. %s", path.name, len(out), "; ".join(notes))
+    if notes:
+        log.warning("%s: %d objects. %s", path.name, len(out), "; ".join(notes))
     return out

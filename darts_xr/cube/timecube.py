@@ -19,6 +19,7 @@ from darts_xr.cube.metadata import IDENTITY, linked, scene_coords, utc_time
 from darts_xr.cube.scene import open_scene
 from darts_xr.errors import MissingBandsError
 from darts_xr.globe import Bounds
+from darts_xr.percent import NO_DATA
 from darts_xr.planet.bands import IMAGE_BANDS
 
 #: What a run's items say of each scene beside its id and date; texts, along ``time`` in a cube.
@@ -71,7 +72,7 @@ def _of_layers(items: Sequence[pystac.Item], bands: Sequence[str], grid: GeoBox,
     )  # fmt: skip
     for name, raster in cube.data_vars.items():
         if name == "probability":
-            cube[name] = (raster.where(raster != 255) / np.float32(100)).astype("float32")
+            cube[name] = (raster.where(raster != NO_DATA) / np.float32(100)).astype("float32")
             cube[name].attrs = {
                 "long_name": "probability of an active retrogressive thaw slump",
                 "units": "1",

@@ -16,6 +16,7 @@ from darts_xr.cube.landcover import ESRI_CLASSES
 from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import CRSError, MissingBandsError, ParameterError
 from darts_xr.globe import require_crs
+from darts_xr.percent import to_probability
 from darts_xr.products.quicklook import stretch_rgb
 
 #: Longest side of what is drawn; of more, every n-th pixel.
@@ -197,7 +198,7 @@ def layer(array: xr.DataArray, *, ax: Any = None) -> Any:
     shown = _thinned(array.to_dataset(name="shown"))["shown"]
     values = shown.values.astype(np.float32)
     if array.name == "probability" and array.dtype == np.uint8:
-        values = np.where(values == 255, np.nan, values / 100)
+        values = to_probability(values)
     unit = array.attrs.get("units", "")
     words = str(array.attrs.get("long_name", array.name)) + (f", {unit}" if unit not in ("", "1") else "")
     style = _STYLES.get(str(array.name), _Style("viridis", words))
