@@ -7,7 +7,8 @@ with which item or file, and what to do next.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 
@@ -174,3 +175,25 @@ def leave_out(name: str, error: DartsError, on_error: OnError) -> None:
         logging.getLogger(__name__).warning("%s is left out: %s", name, error)
     else:
         on_error(name, error)
+
+
+@contextmanager
+def naming_extra(extra: str, what: str) -> Iterator[None]:
+    """Say which extra brings a package that is imported inside and is not there.
+
+    Raises
+    ------
+    MissingExtraError
+
+    Examples
+    --------
+    >>> with naming_extra("viz", "a picture"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ...
+    darts_xr.errors.MissingExtraError: a picture needs no_such_package: pip install 'darts-xr[viz]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{what} needs {error.name}: pip install 'darts-xr[{extra}]'") from error

@@ -30,7 +30,7 @@ _CORE = (
 # What an extra is for, to people who do not know its packages.
 _EXTRAS = {
     "gpu": "one worker a GPU",
-    "train": "augmentation while training",
+    "train": "training networks",
     "s3": "reading and writing object stores",
     "zarr": "cubes as Zarr",
     "viz": "maps and progress in notebooks",

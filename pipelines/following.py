@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 import shapely
 
 import darts_xr as dx
-from darts_xr.errors import PipelineError
+from darts_xr.errors import MissingExtraError, PipelineError, naming_extra
 from darts_xr.looking import plot_history, site_series
 from darts_xr.products import site_histories
 from pipelines.records import Run, open_run
 from pipelines.results import read_results
+
+log = logging.getLogger(__name__)
 
 _AROUND = 30.0  # metres around a site into which it may have grown
 _DEGREES = 0.01  # around a site whose pixels are opened: more than 30 m up to 88° north
@@ -91,8 +94,6 @@ def write_histories(
     list of pathlib.Path
         The files.
     """
-    from matplotlib.figure import Figure
-
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     files = [place / "histories.csv", place / "histories.gpkg"]
@@ -100,14 +101,21 @@ def write_histories(
     table.to_file(files[1], driver="GPKG")
     ranks: Any = table.groupby("site")["area_m2"].agg(["count", "max"])
     shown = ranks.sort_values(["count", "max"], ascending=False).index[:figures].tolist()
-    if shown:
-        across = min(3, len(shown))
-        down = -(-len(shown) // across)
-        figure = Figure(figsize=(5 * across, 3 * down), layout="constrained")
-        for site, ax in zip(shown, figure.subplots(down, across, squeeze=False).ravel(), strict=False):
-            plot_history(table, site, ax=ax)
-        for ax in figure.axes[len(shown) :]:
-            ax.set_axis_off()
-        files.append(place / "histories.png")
-        figure.savefig(files[-1], dpi=130)
+    if not shown:
+        return files
+    try:
+        with naming_extra("viz", "a figure of the sites"):
+            from matplotlib.figure import Figure
+    except MissingExtraError as error:
+        log.warning("%s is not drawn: %s", place / "histories.png", error)
+        return files
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(5 * across, 3 * down), layout="constrained")
+    for site, ax in zip(shown, figure.subplots(down, across, squeeze=False).ravel(), strict=False):
+        plot_history(table, site, ax=ax)
+    for ax in figure.axes[len(shown) :]:
+        ax.set_axis_off()
+    files.append(place / "histories.png")
+    figure.savefig(files[-1], dpi=130)
     return files

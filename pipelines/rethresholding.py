@@ -24,7 +24,7 @@ import xarray as xr
 import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.cube import landcover_coverage, landcover_for
-from darts_xr.errors import DartsError, OutputError, ParameterError, PipelineError
+from darts_xr.errors import DartsError, OutputError, ParameterError, PipelineError, naming_extra
 from darts_xr.objects.label import from_stored
 from darts_xr.percent import NO_DATA, undecided_percents
 from darts_xr.products import binary_objects, removed_objects, write_raster, write_vectors
@@ -404,7 +404,8 @@ def plot_curve(curve: pd.DataFrame, *, threshold: float | None = None) -> Any:
     matplotlib.figure.Figure
         Two panels over one axis of thresholds.
     """
-    from matplotlib.figure import Figure
+    with naming_extra("viz", "a picture"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5), layout="constrained")
     panels = figure.subplots(2, sharex=True)

@@ -23,7 +23,8 @@ from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 
 import darts_xr as dx
-from darts_xr.products.quicklook import stretch_rgb
+from darts_xr.percent import NO_DATA
+from darts_xr.products.quicklook import HEAT_COLOURS, stretch_rgb
 from pipelines.aggregation import read_footprints
 from pipelines.records import Run
 
@@ -125,7 +126,7 @@ class Crops:
             here = box if str(data.crs) == crs else transform_bounds(crs, data.crs, *box)
             window = rasterio.windows.from_bounds(*here, transform=data.transform).round_offsets()
             window = window.round_lengths()
-            percent = data.read(1, window=window, boundless=True, fill_value=255)
+            percent = data.read(1, window=window, boundless=True, fill_value=NO_DATA)
         return Crop(day, self._image(image_id, here), _picture(_heat(percent), "PNG"))
 
     def _probability(self, image_id: str) -> Any:
@@ -196,11 +197,8 @@ def _path(shape: BaseGeometry, box: Box) -> str:
 
 
 def _heat(percent: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    from matplotlib import colormaps  # loads slowly and is needed here alone
-
-    colours = (colormaps["magma"](np.linspace(0, 1, 101))[:, :3] * 255).round().astype(np.uint8)
     table = np.full((256, 3), _GREY, np.uint8)
-    table[:101] = colours
+    table[: len(HEAT_COLOURS)] = HEAT_COLOURS
     return table[percent]
 
 

@@ -96,6 +96,31 @@ def test_the_demo_runs_in_a_plain_install(demo: Path) -> None:
     assert list(demo.glob("run/products/*level2.gpkg"))
 
 
+def test_what_is_done_with_a_run_works_in_a_plain_install(plain: Environment, demo: Path) -> None:
+    for verb in (
+        "review demo/run --images demo/world/catalog.json --n 5 --out review",
+        "rethreshold demo/run --landcover none --infrastructure none --threshold 0.6 --out again",
+        "sites demo/run --out sites",
+        "report demo/run",
+        "verify demo/run",
+    ):
+        plain.run("darts-xr", *verb.split(), "--json")
+    assert (plain.cwd / "review" / "review.html").exists()
+    assert (plain.cwd / "sites" / "histories.csv").exists()
+    # The figure needs the extra viz; a warning says so.
+    assert not (plain.cwd / "sites" / "histories.png").exists()
+
+
+def test_the_extra_for_training_holds_what_training_imports(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    requirements = [*_PROJECT["dependencies"], *_EXTRAS["train"]]
+    environment = install(wheel, tmp_path_factory.mktemp("train") / "at", requirements, extra="train")
+    told = json.loads(environment.run("python", "-c", _LOAD_ALL).splitlines()[-1])
+    assert told["count"] > 60
+    assert not {name: error for name, error in told["failed"].items() if "training" in name}
+
+
 @pytest.mark.parametrize("kind", ["plain", "conda"])
 def test_every_public_name_loads_or_names_its_extra(kind: str, request: pytest.FixtureRequest) -> None:
     environment: Environment = request.getfixturevalue(kind)

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from darts_xr.errors import AssessmentError
+from darts_xr.errors import AssessmentError, naming_extra
 from darts_xr.globe import EQUAL_AREA, cut_at_180, require_crs
 
 
@@ -198,7 +198,8 @@ def plot_density(cells: gpd.GeoDataFrame, *, ax: Any = None, cmap: str = "magma_
     >>> axes = plot_density(h3_density(slumps, seen))
     """
     require_crs(cells, "cells")
-    import matplotlib.pyplot as plt  # heavy, and only this function needs it
+    with naming_extra("viz", "a picture"):
+        import matplotlib.pyplot as plt  # heavy, and only this function needs it
 
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 7), layout="constrained")

@@ -222,11 +222,11 @@ def _warp_mosaic(
 
 @cache
 def _compiled() -> ModuleType | None:
-    """Loops for processors; None, with the reason logged, where numba is missing: torch does the same, slower."""
+    """Loops for processors; None, with a warning, where numba is missing: torch does the same, slower."""
     try:
         from darts_xr.cube import sampling
     except ImportError as error:
-        log.info("warps run on torch: %s", error)
+        log.warning("warps run on torch, slower, for numba cannot be loaded: %s", error)
         return None
     return sampling
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import geopandas as gpd
 
-from darts_xr.errors import ParameterError
+from darts_xr.errors import ParameterError, naming_extra
 from darts_xr.products.histories import DETECTED, NOT_COVERED, NOT_DETECTED
 
 _MARKS = {DETECTED: ("o", "#0072B2"), NOT_DETECTED: ("x", "#D55E00"), NOT_COVERED: ("|", "#7f7f7f")}
@@ -41,7 +41,8 @@ def plot_history(histories: gpd.GeoDataFrame, site: int, *, ax: Any = None) -> A
     rows = histories[histories["site"] == site]
     if rows.empty:
         raise ParameterError(f"there is no site {site}; sites are 1 to {histories['site'].max()}")
-    import matplotlib.pyplot as plt
+    with naming_extra("viz", "a picture"):
+        import matplotlib.pyplot as plt
 
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")

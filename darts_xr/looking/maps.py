@@ -7,7 +7,7 @@ from typing import Any
 
 import geopandas as gpd
 
-from darts_xr.errors import MissingExtraError, ParameterError
+from darts_xr.errors import MissingExtraError, ParameterError, naming_extra
 from darts_xr.globe import require_crs
 
 _SHOWN = ("id", "date", "year", "area_ha", "pval_mean", "image_id", "n_features_level1")
@@ -62,7 +62,9 @@ def explore(
 def _colours(objects: gpd.GeoDataFrame) -> Any:
     """RGB of each object, uint8."""
     import numpy as np
-    from matplotlib import colormaps
+
+    with naming_extra("viz", "a map"):
+        from matplotlib import colormaps
 
     strength = objects["pval_mean"].to_numpy() if "pval_mean" in objects else np.full(len(objects), 0.7)
     return (colormaps["plasma"](strength)[:, :3] * 255).round().astype(np.uint8)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from darts_xr.cube.landcover import ESRI_CLASSES
 from darts_xr.cube.metadata import metadata_of, time_text
-from darts_xr.errors import CRSError, MissingBandsError, ParameterError
+from darts_xr.errors import CRSError, MissingBandsError, ParameterError, naming_extra
 from darts_xr.globe import require_crs
 from darts_xr.percent import to_probability
 from darts_xr.products.quicklook import stretch_rgb
@@ -77,7 +77,8 @@ def _extent(data: xr.Dataset | xr.DataArray) -> tuple[tuple[float, float, float,
 
 def _axes(ax: Any, data: xr.Dataset | xr.DataArray) -> Any:
     """Axes in metres or degrees with the right aspect, and a title that says what is seen."""
-    import matplotlib.pyplot as plt  # heavy, and only pictures need it
+    with naming_extra("viz", "a picture"):
+        import matplotlib.pyplot as plt  # heavy, and only pictures need it
 
     (_, _, south, north), crs = _extent(data)
     if ax is None:
@@ -244,8 +245,9 @@ def classes(array: xr.DataArray, names: Mapping[int, str], *, ax: Any = None) ->
     --------
     >>> axes = classes(scene["valid"], {0: "masked", 1: "valid"})  # doctest: +SKIP
     """
-    from matplotlib import colormaps
-    from matplotlib.patches import Patch
+    with naming_extra("viz", "a picture"):
+        from matplotlib import colormaps
+        from matplotlib.patches import Patch
 
     _one_scene(array)
     values = _thinned(array.to_dataset(name="shown"))["shown"].values.astype(np.int64)

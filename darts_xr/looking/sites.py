@@ -14,7 +14,7 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from darts_xr.cube.metadata import time_text
-from darts_xr.errors import ParameterError
+from darts_xr.errors import ParameterError, naming_extra
 from darts_xr.looking.pictures import layer, overlay, rgb
 
 #: Distance from a threshold within which an area is uncertain.
@@ -126,7 +126,8 @@ def timeline(
     --------
     >>> axes = timeline(cube["probability"], level2.iloc[[0]])  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
+    with naming_extra("viz", "a picture"):
+        import matplotlib.pyplot as plt
 
     table = site_series(probability, site, threshold=threshold)
     if ax is None:
@@ -187,7 +188,8 @@ def sheet(
     --------
     >>> figure = sheet(cube, level2.iloc[[0]])  # doctest: +SKIP
     """
-    import matplotlib.pyplot as plt
+    with naming_extra("viz", "a picture"):
+        import matplotlib.pyplot as plt
 
     crs = cube.odc.geobox.crs
     shape = _in_crs(site, crs)

@@ -22,7 +22,7 @@ _EDGE, _GAP, _HEAD, _FOOT, _LEGEND = 14, 14, 58, 34, 74  # px around and between
 _FINE = 2  # outlines are drawn so much larger and then averaged, which smooths them
 _NO_DATA = 217  # grey
 _YELLOW, _CYAN = (255, 235, 0), (0, 235, 255)
-# Matplotlib's "magma" at 0 to 100 %; Matplotlib loads slowly, and only notebooks need the rest of it.
+# Matplotlib's "magma"; Matplotlib loads slowly, and only notebooks need the rest of it.
 _MAGMA = (
     "00000401010602020b03030f05041606051a0907200b09240e0b2b120d31140e36180f3d1a10421e114921114e25125529115a"
     "2d116133106736106b3b0f703f0f72440f764710784c117a51127c54137d59157e5c167f601880641a80681c816b1d81701f81"
@@ -31,7 +31,8 @@ _MAGMA = (
     "f4675cf56b5cf7705cf8745cf9795dfa7d5efb835ffc8961fc8c63fd9266fd9668fd9b6bfe9f6dfea571fea973feae77feb47b"
     "feb77efebd82fec185fec68afeca8dfecf92fed395fed89afddea0fde2a3fde7a9fdebacfcf0b2fcf4b6fcf9bbfcfdbf"
 )
-_COLOURS = np.frombuffer(bytes.fromhex(_MAGMA), np.uint8).reshape(101, 3)
+#: Colours of a probability of 0 to 100 %, (101, 3) uint8.
+HEAT_COLOURS = np.frombuffer(bytes.fromhex(_MAGMA), np.uint8).reshape(101, 3)
 
 
 def stretch_rgb(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -106,7 +107,7 @@ def _on_grey(rgba: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _heat(probability: NDArray[Any]) -> NDArray[np.uint8]:
     known = np.isfinite(probability)
     percent = (np.where(known, probability, 0) * 100).round().astype(np.uint8)
-    return np.where(known[..., None], _COLOURS[percent], np.uint8(_NO_DATA))
+    return np.where(known[..., None], HEAT_COLOURS[percent], np.uint8(_NO_DATA))
 
 
 def _lines(outlines: gpd.GeoDataFrame, to_pixel: Any, enlarge: int) -> list[NDArray[np.float64]]:
@@ -141,7 +142,7 @@ def _scale_bar(draw: ImageDraw.ImageDraw, place: tuple[int, int], width: int, pi
 def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], height: int) -> None:
     """Draw the colours of the probability."""
     left, top = place
-    bar = Image.fromarray(_COLOURS[::-1][:, None].repeat(12, axis=1)).resize((12, height))
+    bar = Image.fromarray(HEAT_COLOURS[::-1][:, None].repeat(12, axis=1)).resize((12, height))
     picture.paste(bar, place)
     draw.rectangle((left - 1, top - 1, left + 12, top + height), outline="black")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):

@@ -9,7 +9,7 @@ and :mod:`darts_xr.inference`, from one definition, so that a network is trained
 from importlib import import_module
 from typing import Any
 
-from darts_xr.errors import TrainingError
+from darts_xr.errors import MissingExtraError
 
 # Names load on first use: what trains needs the extra "train", and says so only when it is asked for.
 _HOMES = {
@@ -53,6 +53,7 @@ _HOMES = {
 }
 _EXTRA = {
     "kornia",
+    "matplotlib",
     "onnx",
     "onnxscript",
     "pydantic",
@@ -76,7 +77,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        raise TrainingError(
+        raise MissingExtraError(
             f"darts_xr.training.{name} needs {error.name}, which the extra train brings: "
             "pip install 'darts-xr[train]'"
         ) from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from darts_xr.errors import TrainingError
+from darts_xr.errors import TrainingError, naming_extra
 from darts_xr.inference import Checkpoint
 from darts_xr.inference.network import preferred_device
 from darts_xr.training.burn import IGNORED
@@ -265,7 +265,8 @@ def plot_reliability(judgement: Judgement, temperatures: dict[str, float], path:
     path : path
         PNG to write.
     """
-    from matplotlib.figure import Figure
+    with naming_extra("train", "a picture"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.6 * len(temperatures), 3.6), layout="constrained")
     for axes, (name, temperature) in zip(
