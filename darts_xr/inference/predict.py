@@ -90,19 +90,21 @@ def window_chunks(
     """Chunk sizes near the given ones for predicting the pixels ``part``; borders of predicted ones lie on the lattice.
 
     Where a part is wanted, what is read as margin is a chunk of its own, so that no more of the rest is asked for. No
-    predicted chunk but a single one is shorter than ``least``, what a neighbour needs as margin and a mirror to fill a
-    stride.
+    chunk but a single one is shorter than ``least``, what a neighbour needs as margin and a mirror to fill a stride.
     """
     total = sum(chunks)
     target = max(tile, round(min(max(chunks), _LARGEST_BLOCK) / tile) * tile)
     first, last = part.start // tile * tile, min(total, -(-part.stop // tile) * tile)
     if total - last < least:
         last = total
+    if last - first < least:
+        first = max(0, first - tile)
     borders = list(range(first, last, target))
     if len(borders) > 1 and last - borders[-1] < least:
         borders.pop()
-    rim = {0, max(0, first - margin), min(total, last + margin), total}
-    cuts = sorted({*borders, last, *rim})
+    before, behind = first - margin, last + margin
+    rim = {0 if before < least else before, total if total - behind < least else behind}
+    cuts = sorted({0, *borders, last, *rim, total})
     return tuple(b - a for a, b in pairwise(cuts))
 
 

@@ -524,6 +524,26 @@ def test_a_window_is_that_part_of_the_whole_at_the_cost_of_its_tiles_and_margin(
     np.testing.assert_allclose(both["probability"].compute(), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("width", "columns", "margin"),
+    [
+        (81, slice(0, 1), 16),
+        (81, slice(30, 64), 16),
+        (160, slice(64, 70), 56),
+        (200, slice(130, 140), 56),
+        (199, slice(195, 199), 64),
+        (199, slice(196, 198), 16),
+    ],
+)
+def test_a_window_whose_margin_ends_near_the_edge_of_the_scene(
+    ensemble: Ensemble, width: int, columns: slice, margin: int
+) -> None:
+    scene = scene_of(np.ones((1, width), bool), chunks=(1, width))
+    part = predict(scene, ensemble, margin=margin, window=(slice(0, 1), columns)).compute()
+    whole = predict(scene, ensemble, margin=margin).compute()
+    np.testing.assert_allclose(part, whole[:, columns], atol=1e-5)
+
+
 @settings(max_examples=20, deadline=None)
 @given(scenes(), st.data())
 def test_any_window_is_that_part_of_the_whole(
@@ -535,8 +555,10 @@ def test_any_window_is_that_part_of_the_whole(
         start = data.draw(st.integers(0, length - 1))
         window.append(slice(start, data.draw(st.integers(start + 1, length))))
     scene = scene_of(valid, chunks=chunks)
-    part = predict(scene, ensemble, window=(window[0], window[1])).compute()
-    np.testing.assert_allclose(part, predict(scene, ensemble).compute()[tuple(window)], atol=1e-5)
+    margin = data.draw(st.sampled_from([8, 16, 56]))
+    part = predict(scene, ensemble, margin=margin, window=(window[0], window[1])).compute()
+    whole = predict(scene, ensemble, margin=margin).compute()
+    np.testing.assert_allclose(part, whole[tuple(window)], atol=1e-5)
 
 
 def test_networks_see_of_a_large_tile_the_window_and_their_reach(folder: Path, ensemble: Ensemble) -> None:
