@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import darts_xr as dx
-from darts_xr.errors import LeakageError, SettingsError, TrainingError
+from darts_xr.errors import LeakageError, MissingExtraError, SettingsError
 from darts_xr.inference import read_checkpoint
 from darts_xr.sample import SampleWorld, read_truth
 from pipelines.studies import study
@@ -180,7 +180,7 @@ def test_what_is_missing_of_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
     monkeypatch.delitem(vars(darts_xr.training), "fit", raising=False)
     with pytest.raises(
-        TrainingError, match=r"darts_xr\.training\.fit needs pytorch_lightning.*darts-xr\[train\]"
+        MissingExtraError, match=r"darts_xr\.training\.fit needs pytorch_lightning.*darts-xr\[train\]"
     ):
         _ = darts_xr.training.fit
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
