@@ -39,14 +39,29 @@ _SATURATION = "distributed.scheduler.worker-saturation"
 _SATURATED = 1.0  # a worker is sent no more root tasks than it has threads
 
 
-class _DeafToCtrlC(WorkerPlugin):  # type: ignore[misc]
-    """A terminal sends Ctrl-C to the workers too; what becomes of their tasks is for the client to say."""
+def lost_connection_in_one_line(record: logging.LogRecord) -> bool:
+    """Filter of a log handler: a connection that ended is told without the stack of Dask's inside, which helps nobody.
 
-    name = "darts_xr-deaf-to-ctrl-c"
+    A worker may send its heartbeat while its cluster closes, and what it logs goes to the user's terminal.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, OSError):
+        record.msg, record.args = f"{record.getMessage().rstrip('.')}: {error or type(error).__name__}", None
+        record.exc_info = record.exc_text = None
+    return True
+
+
+class _InTheBackground(WorkerPlugin):  # type: ignore[misc]
+    """Worker processes leave the terminal to the client: its Ctrl-C, and what is said there."""
+
+    name = "darts_xr-in-the-background"
 
     def setup(self, worker: Any) -> None:
         if worker.nanny:  # else it is in a user's process
+            # What becomes of the tasks is for the client to say; the terminal sends the signal to all.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for handler in logging.getLogger("distributed").handlers:
+                handler.addFilter(lost_connection_in_one_line)
 
 
 class ClusterClient(Client):  # type: ignore[misc]
@@ -198,7 +213,7 @@ def start_cluster(
         failed.callback(cluster.close)
         log.info("started %s", cluster)
         client = ClusterClient(cluster)
-        client.register_plugin(_DeafToCtrlC())
+        client.register_plugin(_InTheBackground())
         client.closes_with(undo.pop_all())
         failed.pop_all()
         return client

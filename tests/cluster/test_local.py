@@ -408,3 +408,37 @@ def test_tls_with_temporary_certificates() -> None:
 def test_a_running_cluster_takes_no_settings_of_workers() -> None:
     with pytest.raises(ValueError, match="leave out n_workers"):
         dx.start_cluster("tcp://127.0.0.1:8786", n_workers=2)
+
+
+def _lose_the_scheduler(dask_worker: Any) -> str:
+    """What a worker logs when its heartbeat meets a connection that has ended."""
+    import io
+
+    from distributed.comm import CommClosedError
+
+    handler = next(
+        h for h in logging.getLogger("distributed").handlers if isinstance(h, logging.StreamHandler)
+    )
+    before, handler.stream = handler.stream, io.StringIO()
+    try:
+        try:
+            raise CommClosedError("Stream closed")
+        except CommClosedError:
+            logging.getLogger("distributed.worker").exception("Failed to communicate with scheduler.")
+        try:
+            raise KeyError("a fault of its own")
+        except KeyError:
+            logging.getLogger("distributed.worker").exception("Unexpected.")
+        return handler.stream.getvalue()
+    finally:
+        handler.stream = before
+
+
+def test_workers_tell_a_lost_connection_in_one_line_and_a_fault_in_full() -> None:
+    with dx.start_cluster(n_workers=1, dashboard_address=None) as client:
+        (told,) = client.run(_lose_the_scheduler).values()
+    lost, fault = told.split("Unexpected.")
+    assert lost.count("\n") == 1
+    assert "Failed to communicate with scheduler: Stream closed" in lost
+    assert "Traceback" in fault
+    assert "a fault of its own" in fault
