@@ -64,6 +64,15 @@ class RasterLimits:
     drivers: tuple[str, ...] = DRIVERS
     max_side: int = 65_536
 
+    def admit(self, others: RasterLimits) -> bool:
+        """Whether all that other limits let pass may pass these, too."""
+        return (
+            self.pixel_size[0] <= others.pixel_size[0]
+            and self.pixel_size[1] >= others.pixel_size[1]
+            and set(self.drivers) >= set(others.drivers)
+            and self.max_side >= others.max_side
+        )
+
 
 @dataclass(frozen=True)
 class RasterHeader:

@@ -9,114 +9,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pystac
-import shapely
 
 from darts_xr.addresses import redact
 from darts_xr.catalog import scene_files
-from darts_xr.catalog.checksums import local_file
 from darts_xr.catalog.items import UNREADABLE
-from darts_xr.digests import sha256_of
 from darts_xr.errors import DartsError, PipelineError, SceneError
-from darts_xr.globe import bounds_of, box_polygons, grown
 from darts_xr.markup import html_table
-from pipelines.digests import canonical, digest
+from darts_xr.rasters import RasterLimits
+from pipelines.digests import digest
 from pipelines.flow import Limits
 from pipelines.folder import RunFolder
+from pipelines.item_index import NEAR, ItemIndex, boxes_around, local_files, packed_item
 from pipelines.records import NOT_IN_SOURCE, Record
 from pipelines.scenes import Job, SceneTask
 from pipelines.sources import Sources
 
 log = logging.getLogger(__name__)
 
-_NEAR = 0.1  # degrees of latitude around a scene: what kernels and warps look at beyond it, and far more
 _OPENERS = 8  # scenes whose headers a dry run reads at the same time
+_LIMITS = "raster_limits"
 _BYTES_A_PIXEL = 16  # image 4 × uint16 and mask 8 × uint8, where a file's size is not known
-
-
-class ItemIndex:
-    """STAC items by place.
-
-    Parameters
-    ----------
-    items : iterable of pystac.Item
-        Items; those without a box count as everywhere.
-    """
-
-    def __init__(self, items: Iterable[pystac.Item]) -> None:
-        self._texts: list[str] = []
-        self._digests: list[str] = []
-        boxes, owners, everywhere = [], [], []
-        for number, item in enumerate(items):
-            text, identity = _packed(item)
-            self._texts.append(text)
-            self._digests.append(identity)
-            if item.bbox is None:
-                everywhere.append(number)
-            for box in _boxes(item.bbox, 0.0):
-                boxes.append(box)
-                owners.append(number)
-        self._tree, self._owners, self._everywhere = shapely.STRtree(boxes), np.array(owners, int), everywhere
-
-    def near(self, bbox: Sequence[float] | None) -> list[int]:
-        """Numbers of the items that meet a box or come close, in their own order."""
-        if bbox is None:
-            return list(range(len(self._texts)))
-        found = [self._tree.query(box) for box in _boxes(bbox, _NEAR)]
-        return sorted({*self._everywhere, *self._owners[np.concatenate(found)].tolist()} if found else [])
-
-    def texts(self, numbers: Iterable[int]) -> list[str]:
-        """Items as JSON."""
-        return [self._texts[k] for k in numbers]
-
-    def digests(self, numbers: Iterable[int]) -> list[str]:
-        """Tell what the items and their local files hold, wherever these lie and in whatever order they were given."""
-        return sorted(self._digests[k] for k in numbers)
-
-
-def _boxes(bbox: Sequence[float] | None, margin: float) -> list[Any]:
-    """Boxes in degrees around an item, two where one crosses 180°; none where the item has no box."""
-    if bbox is None:
-        return []
-    bounds = bounds_of(bbox)
-    return box_polygons(grown(bounds, margin) if margin else bounds)
-
-
-def _local_files(item: pystac.Item) -> dict[str, Path]:
-    """Assets that are files of this machine, by key."""
-    found = {key: local_file(asset) for key, asset in sorted(item.assets.items())}
-    return {key: path for key, path in found.items() if path is not None}
-
-
-def _packed(item: pystac.Item) -> tuple[str, str]:
-    """Return an item as JSON without its links, and a digest of what it and its files hold.
-
-    A local file is known by its checksum where the item states one, else by name, size and time: not by the folder that
-    it lies in, so that a delivery that was moved is the same input, and one that was replaced is another.
-    """
-    document = item.to_dict(include_self_link=False, transform_hrefs=False) | {"links": []}
-    for key, asset in item.assets.items():
-        document["assets"][key]["href"] = asset.get_absolute_href() or asset.href
-    text = canonical(document)
-    for key, path in _local_files(item).items():
-        asset = document["assets"][key]
-        asset["href"] = path.name
-        if (
-            "metadata" not in asset.get("roles", ())
-            and sha256_of(str(asset.get("file:checksum", ""))) is None
-        ):
-            try:
-                about = path.stat()
-            except OSError:
-                asset["file"] = "missing"
-            else:
-                asset["file"] = [about.st_size, about.st_mtime_ns]
-    return text, digest(document)
 
 
 def _weight(item: pystac.Item) -> tuple[int, int]:
@@ -126,7 +43,7 @@ def _weight(item: pystac.Item) -> tuple[int, int]:
     )
     pixels = int(shape[0]) * int(shape[1])
     files = [
-        path for key, path in _local_files(item).items() if "metadata" not in (item.assets[key].roles or ())
+        path for key, path in local_files(item).items() if "metadata" not in (item.assets[key].roles or ())
     ]
     size = sum(path.stat().st_size for path in files if path.exists())
     return pixels, size or pixels * _BYTES_A_PIXEL
@@ -207,6 +124,7 @@ class Planner:
                 job.neutral, job.fill_gaps, self._water, self._infrastructure is not None,
             ),
             "checkpoints": digest([member.sha256 for member in job.ensemble.members]),
+            _LIMITS: json.dumps(asdict(job.raster_limits)),
         }  # fmt: skip
 
     def _planned(self, item: pystac.Item) -> tuple[str, str, str, int, int] | None:
@@ -216,7 +134,7 @@ class Planner:
                 raise SceneError("it states no bbox, so nobody knows which layers lie near it")
             if item.datetime is None:
                 raise SceneError("it states no acquisition time (datetime)")
-            return item.id, *_packed(item), *_weight(item)
+            return item.id, *packed_item(item), *_weight(item)
         except (DartsError, *UNREADABLE) as error:
             said = str(error) if isinstance(error, DartsError) else repr(error)
             self.refused[item.id] = f"{type(error).__name__}: {redact(said)[:500]}; correct the item"
@@ -247,9 +165,7 @@ class Planner:
         foreign = [
             record["id"]
             for record in self._records.values()
-            if record["id"] not in own
-            and record["state"] == "done"
-            and any(record["inputs"].get(kind) != wanted for kind, wanted in self.settings.items())
+            if record["id"] not in own and record["state"] == "done" and _changed(record, self.settings)
         ]
         if foreign and not pruned:
             raise PipelineError(
@@ -309,7 +225,7 @@ class Planner:
         works = self._infrastructure
         if works is None or bbox is None or works.crs is None:
             return works
-        boxes = gpd.GeoSeries(_boxes(bbox, _NEAR), crs="EPSG:4326")
+        boxes = gpd.GeoSeries(boxes_around(bbox, NEAR), crs="EPSG:4326")
         if not works.crs.equals("EPSG:4326"):
             # Densified, for a box in degrees is curved on the map.
             boxes = boxes.segmentize(0.05).to_crs(works.crs)
@@ -336,7 +252,22 @@ class Planner:
 
 def _changed(record: Record, inputs: Mapping[str, str]) -> str:
     """Kinds of input of which a scene was made from others; empty where all are the same."""
-    return " and ".join(sorted(kind for kind in inputs if record["inputs"].get(kind) != inputs[kind]))
+    before = record["inputs"]
+    return " and ".join(
+        sorted(
+            kind.replace("_", " ")
+            for kind, now in inputs.items()
+            if before.get(kind) != now and not (kind == _LIMITS and _widened(before.get(kind), now))
+        )
+    )
+
+
+def _widened(before: str | None, now: str) -> bool:
+    """Whether limits only let more pass than before: what was done under the narrower ones may stay."""
+    try:
+        return RasterLimits(**json.loads(now)).admit(RasterLimits(**json.loads(before or "")))
+    except (ValueError, TypeError, LookupError):  # a record of limits that are none
+        return False
 
 
 def _standing(record: Record, left_out: str | None) -> Iterator[Record]:

@@ -31,7 +31,7 @@ from darts_xr.products import binary_objects, removed_objects, write_raster, wri
 from pipelines.detection import catalog_text
 from pipelines.digests import bytes_differ, digest, file_facts
 from pipelines.folder import RunFolder
-from pipelines.planning import ItemIndex
+from pipelines.item_index import ItemIndex
 from pipelines.records import Record, RecordLog, Run, open_run, summary
 from pipelines.result_item import result_item
 from pipelines.scenes import clean_objects, object_counts, packed_items

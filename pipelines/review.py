@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from darts_xr.products.level_two import overlap_groups
 from pipelines.aggregation import read_level1
 from pipelines.records import Run, open_run
 from pipelines.review_crops import Crops
+
+log = logging.getLogger(__name__)
 
 _SYNTHETIC = "Synthetic scenes: no real observation. "
 _RIGHT = ("true", "detachment slide")
@@ -124,6 +127,11 @@ def make_review(
         keys = {str(name): _plain(value) for name, value in shown.items()}
         items.append({**crops.around(rows[place]), "mean": float(means[place]), "keys": keys})
     about = "" if images is not None else "Without the scenes (--images) only the probability is shown. "
+    if images is not None and crops.without_image:
+        lacking = sorted(crops.without_image)
+        named = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
+        about = f"{len(lacking)} scenes are not in the images given, so only their probability is shown: {named}. "
+        log.warning("%s", about.strip())
     data = {
         "format": FORMAT, "run": run.folder.name, "review": _name_of(run, sample), "kinds": VERDICTS,
         "errors": ERROR_CLASSES, "images": images is not None, "items": items,

@@ -70,6 +70,7 @@ class Crops:
     def __init__(self, run: Run, images: pystac.ItemCollection | None) -> None:
         self._run = run
         self._items = {item.id: item for item in images or []}
+        self.without_image: set[str] = set()  # scenes that a picture was wanted of, and that are not at hand
         self._scenes: dict[str, xr.Dataset] = {}
 
     @cached_property
@@ -135,6 +136,7 @@ class Crops:
     def _image(self, image_id: str, box: Box) -> str:
         """Picture of the scene itself, stretched to what it shows."""
         if image_id not in self._items:
+            self.without_image.add(image_id)
             return ""
         if image_id not in self._scenes:
             if len(self._scenes) >= _OPEN:

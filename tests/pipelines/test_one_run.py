@@ -18,6 +18,7 @@ import rioxarray
 
 import darts_xr as dx
 from darts_xr.errors import PipelineError
+from darts_xr.rasters import RasterLimits
 from pipelines.aggregation import Dataset, Products, aggregate, coverage
 from pipelines.cautions import cautions
 from pipelines.detection import plan
@@ -376,3 +377,17 @@ def test_coverage_alone_joins_the_set_that_is_there(mine: Path):
     assert any("_features_" in name for name in made["files"])
     gpkg = next((mine / "products").glob("*_level1.gpkg"))
     assert pyogrio.read_info(gpkg)["dataset_metadata"]["left_out"] == "none"
+
+
+def test_limits_that_widen_keep_what_is_done_and_limits_that_narrow_look_again(small: Small, tmp_path: Path):
+    one = small.items[:1]
+    small.detect(tmp_path, one)
+    wider, seen = RasterLimits(pixel_size=(1.0, 12.0)), Seen()
+    small.detect(tmp_path, one, raster_limits=wider, on_scene=seen)
+    assert seen.skipped == {one[0].id: "done before"}
+    narrower = small.detect(tmp_path, one, raster_limits=RasterLimits(pixel_size=(1.0, 2.5)))
+    assert "3" in narrower.failed[0]["reason"]
+    assert "pixel" in narrower.failed[0]["reason"]
+    assert not narrower.done
+    again = small.detect(tmp_path, one)
+    assert [scene["state"] for scene in again.scenes] == ["done"]

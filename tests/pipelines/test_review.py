@@ -146,6 +146,18 @@ def test_the_page_holds_everything_and_asks_for_nothing(run: Run, tmp_path: Path
     assert "Synthetic scenes" in text
 
 
+def test_scenes_that_the_images_lack_are_named_on_the_page_and_in_the_log(
+    small: Small, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = set(read_level1(run)["image_id"])
+    lacking = sorted(seen)[0]
+    kept = [item for item in small.items if item.id != lacking]
+    text = make_review(run, tmp_path, images=kept, plan=SamplePlan(n=40, repeats=0)).read_text()
+    assert "scenes are not in the images given" in text
+    assert lacking in caplog.text
+    assert "not in the images given" not in make_review(run, tmp_path, images=small.items).read_text()
+
+
 def test_a_run_without_detections_has_nothing_to_review(small: Small, tmp_path: Path) -> None:
     empty = small.detect(tmp_path / "run", small.items[:1], rules=Rules(threshold=1.0, min_pixels=10_000))
     with pytest.raises(PipelineError, match="no detections"):
