@@ -72,6 +72,10 @@ class MissingBandsError(SceneError):
     """Bands that the model needs are in neither the item nor the auxiliary sources."""
 
 
+class CubeError(DartsError):
+    """A stored cube cannot be read, or another one is to be added to it."""
+
+
 class BandDefinitionError(DartsError):
     """A band's definition, as a checkpoint carries it, is incomplete or unusable."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 
 import dask
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster, Nanny, WorkerPlugin
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
@@ -34,6 +35,7 @@ _GDAL_VARIABLES = {
 _ALLOCATOR_VARIABLES = {name: str(value) for name, value in ALLOCATOR_VARIABLES.items()}
 # Dask writes these into this process when it starts another one.
 _WRITTEN_BY_DASK = ("PYTHONHASHSEED", "__DASK_PARENT_PID")
+_TO_BE_GONE = 60.0  # s for a killed process to be gone
 _SPAWN = "distributed.nanny.pre-spawn-environ"
 _SATURATION = "distributed.scheduler.worker-saturation"
 _SATURATED = 1.0  # a worker is sent no more root tasks than it has threads
@@ -64,11 +66,23 @@ class _InTheBackground(WorkerPlugin):  # type: ignore[misc]
                 handler.addFilter(lost_connection_in_one_line)
 
 
+class _PatientNanny(Nanny):  # type: ignore[misc]
+    """Waits for a worker that it has killed until the system has freed its memory, which can take a while."""
+
+    async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
+        worker = self.process
+        try:
+            await super().kill(timeout, reason)
+        except TimeoutError:  # Dask grants it one second, and gives the cluster up for ever after
+            await asyncio.wait_for(worker.stopped.wait(), _TO_BE_GONE)
+
+
 class ClusterClient(Client):  # type: ignore[misc]
     """A Dask client that closes the cluster it was started with, and says what it runs on."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._undo = ExitStack()
+        self._closed_cluster = False
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
@@ -87,8 +101,15 @@ class ClusterClient(Client):  # type: ignore[misc]
             try:
                 return super().close(*args, **kwargs)
             finally:
-                if cluster is not None:
-                    cluster.close()
+                # Once: Dask waits without end for a cluster whose first closing failed.
+                if cluster is not None and not self._closed_cluster:
+                    self._closed_cluster = True
+                    try:
+                        cluster.close()
+                    except TimeoutError:
+                        log.warning(
+                            "some workers of %s have not ended; this process does not wait for them", cluster
+                        )
 
     def __repr__(self) -> str:
         if self.status != "running":
@@ -209,7 +230,8 @@ def start_cluster(
                     **{"resources": {"GPU": 1}, "CUDA_VISIBLE_DEVICES": cards, **settings}
                 )
             else:
-                cluster = LocalCluster(**settings)
+                nanny = {} if "processes" in options else {"worker_class": _PatientNanny}
+                cluster = LocalCluster(**nanny | settings)
         failed.callback(cluster.close)
         log.info("started %s", cluster)
         client = ClusterClient(cluster)

@@ -17,7 +17,8 @@ from odc.geo.xr import xr_reproject
 from darts_xr.catalog import search
 from darts_xr.cube.metadata import IDENTITY, linked, scene_coords, utc_time
 from darts_xr.cube.scene import open_scene
-from darts_xr.errors import MissingBandsError
+from darts_xr.cube.stored import is_store, read_store
+from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.globe import Bounds
 from darts_xr.percent import NO_DATA
 from darts_xr.planet.bands import IMAGE_BANDS
@@ -112,7 +113,8 @@ def open_cube(
     Parameters
     ----------
     source : source
-        A run folder's ``catalog.json``, a catalogue of scenes, or anything that :func:`darts_xr.search` takes.
+        A run folder's ``catalog.json``, a catalogue of scenes, or anything that :func:`darts_xr.search` takes; or a
+        Zarr store of :func:`darts_xr.store_cube` (``….zarr``), which has bands, ground and grid of its own.
     bands : sequence of str, optional
         Assets of a run: ``"probability"``, ``"binary"``. Or bands of scenes: ``"blue"``, ``"green"``, ``"red"``,
         ``"nir"``, ``"ndvi"``, ``"valid"``.
@@ -143,13 +145,28 @@ def open_cube(
     EmptySearchError
         When no item matches.
     MissingBandsError
-        When an item has no such asset or states no grid.
+        When an item has no such asset or states no grid, or a store holds no such band.
+    ParameterError
+        When another ground or grid is asked of a store.
+    CubeError
+        When a store cannot be read.
 
     Examples
     --------
     >>> cube = open_cube("run/catalog.json", resolution=6)  # doctest: +SKIP
     >>> images = open_cube("catalog.json", bands=["red", "nir"], like=cube)  # doctest: +SKIP
     """
+    if is_store(source):
+        if any(value is not None for value in (bbox, datetime, resolution, crs, like)):
+            raise ParameterError(
+                f"{source} has ground, dates and grid of its own; open it whole and take a part with .sel(…)"
+            )
+        stored = read_store(source)
+        if missing := [band for band in bands if band not in stored]:
+            raise MissingBandsError(
+                f"{source} holds no {missing[0]!r}; it holds {', '.join(stored.data_vars)}"
+            )
+        return stored[list(bands)]
     found = search(source, bbox=bbox, datetime=datetime)
     items = sorted(found, key=lambda item: (utc_time(item), item.id))
     if set(bands) <= set(SCENE_BANDS):

@@ -1,0 +1,76 @@
+"""How a cube lies in a Zarr store, and how it is read again."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import xarray as xr
+
+from darts_xr.cube.metadata import linked
+from darts_xr.errors import CubeError, naming_extra
+from darts_xr.percent import to_probability
+
+STEPS = 16  # time steps of a chunk
+SIDE = 256  # px of a chunk
+SHARD = 1024  # px of a file, which holds the chunks of its ground
+LABELS = 1024  # time steps of a chunk of coordinates
+#: Coordinate that tells what a step was made from: a digest, another one when the scene was made again.
+STATE = "state"
+UNKNOWN = "unknown"
+
+
+def is_store(source: object) -> bool:
+    """Whether a source is the address of a Zarr store, by its name.
+
+    Examples
+    --------
+    >>> is_store("banks.zarr"), is_store("run/catalog.json")
+    (True, False)
+    """
+    return isinstance(source, str | os.PathLike) and os.fspath(source).rstrip("/").endswith(".zarr")
+
+
+def raw_store(path: str) -> xr.Dataset:
+    """Open a store as it lies on disk: per cent, in the order of arrival, also steps that were never finished.
+
+    Raises
+    ------
+    CubeError
+        When there is no store of darts_xr.
+    """
+    with naming_extra("zarr", "a stored cube"):
+        import zarr  # noqa: F401
+    try:
+        cube = xr.open_zarr(path, mask_and_scale=False, consolidated=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise CubeError(
+            f"{path} is no Zarr store that can be read ({error}); darts-xr cube writes one"
+        ) from error
+    if lacking := {"time", "item_id", STATE} - set(cube.coords):
+        raise CubeError(f"{path} has no {', '.join(sorted(lacking))}: darts-xr cube did not write it")
+    return cube.assign_coords({name: c.load() for name, c in cube.coords.items() if c.dims == ("time",)})
+
+
+def read_store(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a stored cube lazily, its steps in the order of time and id, as :func:`darts_xr.open_cube` gives it."""
+    cube = raw_store(os.fspath(path))
+    ids = cube["item_id"].values
+    whole = np.flatnonzero(ids != "")  # a step is there once its id is
+    order = whole[np.lexsort((ids[whole].astype("U"), cube["time"].values[whole]))]
+    if not np.array_equal(order, np.arange(len(ids))):
+        cube = cube.isel(time=order)
+    texts = {name: c.astype("U") for name, c in cube.coords.items() if c.dtype.kind == "T"}
+    said = {name: text for name, text in texts.items() if name != STATE and (text != UNKNOWN).any()}
+    cube = cube.drop_vars(texts).assign_coords(said)
+    for name, raster in cube.data_vars.items():
+        if name == "probability":
+            kept = {key: raster.attrs[key] for key in ("long_name", "units")}
+            cube[name] = raster.copy(
+                data=raster.data.map_blocks(
+                    to_probability, dtype="float32", meta=np.empty((0, 0, 0), "float32")
+                )
+            )
+            cube[name].attrs = kept
+    cube.attrs = {}
+    return linked(cube)

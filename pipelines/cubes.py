@@ -1,0 +1,46 @@
+"""The rasters of a run as one store over time."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import darts_xr as dx
+from darts_xr.catalog.checksums import multihash
+from darts_xr.cube import StoredCube
+from pipelines.records import Run, open_run
+
+
+def store_run(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str], **options: Any) -> StoredCube:
+    """Write a run's rasters to one Zarr store, or add to the store what it lacks of them.
+
+    A scene that was made again since, under whatever settings, takes the place of what the store had of it.
+
+    Parameters
+    ----------
+    run : path or Run
+        A run of :func:`pipelines.detect`.
+    out : path
+        The store, ``….zarr``.
+    **options
+        ``bands``, ``bbox``, ``datetime``, ``resolution``, ``crs`` of :func:`darts_xr.store_cube`.
+
+    Returns
+    -------
+    StoredCube
+        What was added and what was not.
+
+    Examples
+    --------
+    >>> store_run("run", "banks.zarr", bbox=(-122, 72, -121, 72.5))  # doctest: +SKIP
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    outputs = {scene["id"]: scene["outputs"] for scene in run.done}
+    items = list(dx.search(str(run.folder / "catalog.json")))
+    for item in items:
+        for key in ("probability", "binary"):
+            # The record knows what the file holds; the item says only how it was made.
+            item.assets[key].extra_fields["file:checksum"] = multihash(
+                outputs[item.id][f"{key}.tif"]["sha256"]
+            )
+    return dx.store_cube(items, out, **options)
