@@ -22,6 +22,7 @@ _HOMES = {
     "auxiliary_items": "cube",
     "open_scene": "cube",
     "open_cube": "cube",
+    "store_cube": "cube",
     "ndvi": "cube",
     "slope": "cube",
     "relative_elevation": "cube",

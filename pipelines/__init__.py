@@ -28,6 +28,7 @@ _HOMES = {
     "report": "reports",
     "rethreshold": "rethresholding",
     "steps": "console",
+    "store_run": "cubes",
     "threshold_curve": "rethresholding",
     "train": "training",
     "validate": "validation",

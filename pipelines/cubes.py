@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 import darts_xr as dx
-from darts_xr.catalog.checksums import multihash
 from darts_xr.cube import StoredCube
+from darts_xr.digests import multihash
 from pipelines.records import Run, open_run
 
 

@@ -1,8 +1,9 @@
 """Items come in, one lazy Dataset a scene goes out: all bands a network may want, on the image's own pixel grid.
 
 :func:`open_scene` joins image, vegetation index, terrain, Landsat trends and the valid mask; :func:`open_cube` stacks
-rasters of many dates on one grid. The kernels (:func:`ndvi`, :func:`slope`, :func:`relative_elevation`) take arrays of
-any kind. :data:`BANDS` defines each band once, for training and inference alike.
+rasters of many dates on one grid, and :func:`store_cube` writes them to one Zarr store. The kernels (:func:`ndvi`,
+:func:`slope`, :func:`relative_elevation`) take arrays of any kind. :data:`BANDS` defines each band once, for training
+and inference alike.
 """
 
 import rioxarray  # noqa: F401  registers .rio on everything that the library returns
@@ -15,12 +16,14 @@ from darts_xr.cube.indices import ndvi
 from darts_xr.cube.landcover import landcover_coverage, landcover_for
 from darts_xr.cube.measured import auxiliary_coverage
 from darts_xr.cube.scene import open_scene
+from darts_xr.cube.store import StoredCube, store_cube
 from darts_xr.cube.terrain import relative_elevation, slope
 from darts_xr.cube.timecube import open_cube
 
 __all__ = [
     "BANDS",
     "Band",
+    "StoredCube",
     "auxiliary_coverage",
     "auxiliary_items",
     "auxiliary_layers",
@@ -36,4 +39,5 @@ __all__ = [
     "scale_band",
     "select_bands",
     "slope",
+    "store_cube",
 ]

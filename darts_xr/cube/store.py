@@ -88,8 +88,11 @@ def _begin(path: str, cube: xr.Dataset) -> None:
         variable.encoding = {}
     encoding: dict[str, dict[str, Any]] = {name: {"chunks": (LABELS,)} for name in (*_TEXTS, "synthetic")}
     encoding["time"] = {"units": "microseconds since 1970-01-01", "dtype": "int64", "chunks": (LABELS,)}
+    encoding |= {"x": {"_FillValue": None}, "y": {"_FillValue": None}}
     for name, raster in none.data_vars.items():
-        encoding[str(name)] = {"chunks": (STEPS, SIDE, SIDE), "shards": (STEPS, SHARD, SHARD)}
+        encoding[str(name)] = {
+            "chunks": (STEPS, SIDE, SIDE), "shards": (STEPS, SHARD, SHARD), "_FillValue": None
+        }  # fmt: skip
         if name == "probability":
             # A reader that knows nothing of darts_xr scales it, right to the last digits.
             encoding["probability"] |= {

@@ -49,7 +49,12 @@ def raw_store(path: str) -> xr.Dataset:
         ) from error
     if lacking := {"time", "item_id", STATE} - set(cube.coords):
         raise CubeError(f"{path} has no {', '.join(sorted(lacking))}: darts-xr cube did not write it")
-    return cube.assign_coords({name: c.load() for name, c in cube.coords.items() if c.dims == ("time",)})
+    labels = {name: coord.load() for name, coord in cube.coords.items() if coord.dims == ("time",)}
+    plain = {
+        name: coord.copy(data=np.array(coord.values.tolist(), "U")) if coord.dtype.kind == "T" else coord
+        for name, coord in labels.items()
+    }
+    return cube.assign_coords(plain)
 
 
 def read_store(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -57,12 +62,11 @@ def read_store(path: str | os.PathLike[str]) -> xr.Dataset:
     cube = raw_store(os.fspath(path))
     ids = cube["item_id"].values
     whole = np.flatnonzero(ids != "")  # a step is there once its id is
-    order = whole[np.lexsort((ids[whole].astype("U"), cube["time"].values[whole]))]
+    order = whole[np.lexsort((ids[whole], cube["time"].values[whole]))]
     if not np.array_equal(order, np.arange(len(ids))):
         cube = cube.isel(time=order)
-    texts = {name: c.astype("U") for name, c in cube.coords.items() if c.dtype.kind == "T"}
-    said = {name: text for name, text in texts.items() if name != STATE and (text != UNKNOWN).any()}
-    cube = cube.drop_vars(texts).assign_coords(said)
+    texts = {name: coord for name, coord in cube.coords.items() if coord.dtype.kind == "U"}
+    cube = cube.drop_vars([name for name, text in texts.items() if name == STATE or (text == UNKNOWN).all()])
     for name, raster in cube.data_vars.items():
         if name == "probability":
             kept = {key: raster.attrs[key] for key in ("long_name", "units")}

@@ -51,7 +51,9 @@ def _grid(
 ) -> GeoBox:
     """Grid of the cube: that of ``like``, or over a box in degrees or all items, its edges on whole pixels."""
     if like is not None:
-        return like if isinstance(like, GeoBox) else like.odc.geobox
+        grid = like if isinstance(like, GeoBox) else like.odc.geobox
+        epsg = grid.crs and grid.crs.epsg  # a file gives the same CRS in full
+        return GeoBox(grid.shape, grid.affine, f"EPSG:{epsg}") if epsg else grid
     code, pixel = crs or str(boxes[0].crs), resolution or abs(boxes[0].resolution.x)
     around = boxes if bbox is None else [GeoBox.from_bbox(bbox, "EPSG:4326", shape=(8, 8), tight=True)]
     whole = bbox_union(box.footprint(code).boundingbox for box in around)
@@ -164,7 +166,7 @@ def open_cube(
         stored = read_store(source)
         if missing := [band for band in bands if band not in stored]:
             raise MissingBandsError(
-                f"{source} holds no {missing[0]!r}; it holds {', '.join(stored.data_vars)}"
+                f"{source} holds no {missing[0]!r}; it holds {', '.join(map(str, stored.data_vars))}"
             )
         return stored[list(bands)]
     found = search(source, bbox=bbox, datetime=datetime)

@@ -9,6 +9,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
+from darts_xr.atomic import write_atomic
 from darts_xr.cube.bands import bands_from_dicts, bands_to_dicts
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.network import Architecture
@@ -81,12 +82,11 @@ def weights(path: Path) -> Weights:
 
 
 def write(path: Path, tensors: Weights, description: Description) -> None:
-    """Write weights and header, under a temporary name first."""
+    """Write weights and header, whole or not at all."""
     header = description._asdict() | {
         "format": _VERSION,
         "architecture": description.architecture.to_dict(),
         "bands": bands_to_dicts(description.bands),
     }
-    temporary = path.with_name(f"{path.name}.part")
-    safetensors.torch.save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-    temporary.replace(path)
+    content = safetensors.torch.save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+    write_atomic(path, lambda part: part.write_bytes(content))  # the library's own writer lets nobody else read it

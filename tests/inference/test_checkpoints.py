@@ -402,3 +402,9 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file(weights, path, metadata={"darts_xr": json.dumps(header)})
     with pytest.raises(PredictionError, match=first):
         read_checkpoint(path).load_network()
+
+
+def test_a_checkpoint_can_be_read_by_whom_any_new_file_can(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    saved = small_checkpoint(tmp_path / "own.safetensors").path
+    assert Path(saved).stat().st_mode == (tmp_path / "plain").stat().st_mode
