@@ -25,6 +25,7 @@ from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
 from pipelines.planning import Plan, Planner, make_plan
 from pipelines.records import NOT_IN_SOURCE, Record, RecordLog, Run, summary
+from pipelines.run_log import RunLog
 from pipelines.scenes import Job, SceneTask
 from pipelines.settings import Settings
 from pipelines.sources import Sources, load_sources, require_auxiliary
@@ -100,7 +101,8 @@ def detect(
     refused: dict[str, str] = {}
     items = _scenes(source, only, settings, refused)
     folder = RunFolder(job.folder)
-    with folder.locked():
+    start = f"darts_xr {dx.__version__}, {job.ensemble.name}, {redact(folder)}"
+    with folder.locked(), RunLog(folder, start) as said:
         folder.sweep()
         records = RecordLog(folder).read()
         planner = Planner(items, job, sources, records, limits, refused)
@@ -108,7 +110,7 @@ def detect(
         planner.check_others(pruned=prune)
         return run_scenes(
             planner, folder, records, _described(job, sources), pool=_pool(client, job), limits=limits,
-            others=others, on_scene=on_scene, started=started,
+            others=others, on_scene=on_scene, started=started, said=said,
         )  # fmt: skip
 
 
@@ -203,6 +205,7 @@ def run_scenes(
     others: Others = Others.LEAVE_OUT,
     on_scene: OnScene | None = None,
     started: float | None = None,
+    said: RunLog | None = None,
 ) -> Run:
     """Do what is to be done of a plan, and keep the run folder's records; its lock must be held.
 
@@ -222,6 +225,8 @@ def run_scenes(
         What becomes of scenes of the folder that the planner does not have.
     started : float, optional
         ``time.perf_counter()`` at the start of the run.
+    said : RunLog, optional
+        Gets a line for each scene, and what was said on workers.
 
     Returns
     -------
@@ -241,6 +246,8 @@ def run_scenes(
             folder.check_lock()
             journal.append(record)
             records[record["id"]] = record
+            if said is not None:
+                said.say(_in_a_line(record), record["id"])
             if on_scene is not None:
                 on_scene(record, total)
 
@@ -269,13 +276,19 @@ def run_scenes(
 
         state = "stopped"
         try:
-            ending = run_flow(todo(), pool, limits, note)
+            ending = run_flow(todo(), pool, limits, note, said.take if said else lambda lines: None)
             state = ending.state
         finally:
             try:
                 journal.close()
                 run.record["pending"] = _pending(planner, records)
                 _finish(run, state, records, time.perf_counter() - started)
+                if said is not None:
+                    counts = run.record["counts"]
+                    said.say(
+                        f"{state}: {counts['done']} scene(s) done, {counts['failed']} failed, "
+                        f"{len(run.left_out)} left out, after {run.record['seconds']:.1f} s"
+                    )
             except OutputError:
                 if state != "stopped":  # else the error under way says it already
                     raise
@@ -285,6 +298,14 @@ def run_scenes(
             "darts-xr report tells the reasons; the same command goes on, with --retry-failed also with these scenes."
         )
     return run
+
+
+def _in_a_line(record: Record) -> str:
+    """Say what became of a scene, for the log."""
+    if record["state"] != "done":
+        return f"{record['state']}: {record.get('reason', '')}"
+    seconds = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.get("seconds", {}).items())
+    return f"done, {record['counts']['n_objects']} object(s); {seconds}"
 
 
 def _pending(planner: Planner, records: dict[str, Record]) -> list[str]:

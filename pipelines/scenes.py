@@ -43,9 +43,10 @@ from pipelines.digests import file_facts
 from pipelines.folder import RunFolder
 from pipelines.records import Record
 from pipelines.result_item import result_item
+from pipelines.run_log import noting
 from pipelines.settings import Rules, provenance
 from pipelines.sources import Sources, check_coverage
-from pipelines.worker_threads import ending, noting_warnings, own_threads
+from pipelines.worker_threads import ending, own_threads, this_worker
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ class Job:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
         ending.wait_for_end()
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        with noting_warnings() as warnings, own_threads() as worker:
+        own_process = bool(getattr(this_worker(), "nanny", None))
+        with noting(task.id, own_process=own_process) as said, own_threads() as worker:
             try:
                 found = detect_scene(task, self)
             except OutputError:
@@ -119,7 +121,8 @@ class Job:
                 if isinstance(error, DeviceError):
                     ending.begin()
         return {
-            "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
+            "id": task.id, **found, "started": started, "worker": worker, "warnings": said.warnings,
+            "inputs": task.inputs, "log": said.lines,
         }  # fmt: skip
 
 
