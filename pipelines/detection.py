@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from darts_xr.errors import DartsError, OutputError, PipelineError
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
 from pipelines.planning import Plan, Planner, make_plan
+from pipelines.progress import OnStage, watching
 from pipelines.records import NOT_IN_SOURCE, Record, RecordLog, Run, summary
 from pipelines.run_log import RunLog
 from pipelines.scenes import Job, SceneTask
@@ -45,6 +46,7 @@ def detect(
     prune: bool = False,
     client: Any = None,
     on_scene: OnScene | None = None,
+    on_stage: OnStage | None = None,
 ) -> Run:
     """Detect active thaw slumps in every scene of a catalogue.
 
@@ -64,6 +66,8 @@ def detect(
         Cluster that does the scenes; by default that of the client at hand, else this process.
     on_scene : callable, optional
         Called after each scene with its record and the number of scenes to be done.
+    on_stage : callable, optional
+        Called, from any thread, with a :class:`pipelines.progress.Event` of a scene in hand and the number of scenes.
 
     Returns
     -------
@@ -108,10 +112,12 @@ def detect(
         planner = Planner(items, job, sources, records, limits, refused)
         others = Others.LEAVE if only is not None else Others.PRUNE if prune else Others.LEAVE_OUT
         planner.check_others(pruned=prune)
-        return run_scenes(
-            planner, folder, records, _described(job, sources), pool=_pool(client, job), limits=limits,
-            others=others, on_scene=on_scene, started=started, said=said,
-        )  # fmt: skip
+        client = _client_at_hand() if client is None else client
+        with watching(client, on_stage, planner.total) as watch:
+            return run_scenes(
+                planner, folder, records, _described(job, sources), pool=_pool(client, replace(job, watch=watch)),
+                limits=limits, others=others, on_scene=on_scene, started=started, said=said,
+            )  # fmt: skip
 
 
 class Others(Enum):
@@ -234,8 +240,6 @@ def run_scenes(
         See :func:`detect`.
     """
     started = time.perf_counter() if started is None else started
-    total = len(planner) + len(planner.refused)
-
     with RecordLog(folder) as journal:
         _settle(planner, journal, records, settings, others)
         journal.flush()
@@ -249,7 +253,7 @@ def run_scenes(
             if said is not None:
                 said.say(_in_a_line(record), record["id"])
             if on_scene is not None:
-                on_scene(record, total)
+                on_scene(record, planner.total)
 
         for name, reason in planner.refused.items():
             note(
@@ -268,7 +272,7 @@ def run_scenes(
                 if not step.todo:
                     log.info("%s: %s", step.task.id, step.reason)
                     if on_scene is not None:
-                        on_scene({**records[step.task.id], "skipped": step.reason}, total)
+                        on_scene({**records[step.task.id], "skipped": step.reason}, planner.total)
                     continue
                 if step.reason != "new":
                     log.warning("%s is done %s", step.task.id, step.reason)
@@ -394,8 +398,6 @@ def _scenes(
 
 
 def _pool(client: Any, work: Work) -> Pool:
-    if client is None:
-        client = _client_at_hand()
     return LocalPool(work) if client is None else ClusterPool(client, work)
 
 

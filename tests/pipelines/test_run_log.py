@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from pathlib import Path
 
+import msgpack
 import pytest
 from click.testing import CliRunner
 
-import darts_xr as dx
 from pipelines import run_log
 from pipelines.cli import main
 from pipelines.folder import RunFolder
@@ -54,16 +55,21 @@ def test_it_tells_of_each_scene_and_goes_on_with_the_run(small: Small, tmp_path:
     assert {finding.what for finding in verify(out).findings} <= {f"scene {own.items[1].id}"}
 
 
-def test_lines_of_workers_carry_level_and_scene(small: Small, tmp_path: Path):
-    own, out = _broken(small, tmp_path / "world"), tmp_path / "run"
-    with dx.start_cluster(n_workers=1, memory_limit="3GB", dashboard_address=None) as client:
-        run = own.detect(out, own.items[:2], client=client)
-    text = (out / "run.log").read_text()
-    scene = own.items[1].id
-    warned = [warning for record in run.scenes for warning in record["warnings"]]
-    assert all(text.count(warning) == 1 for warning in set(warned))
-    assert f" {scene} run: failed: " in text
-    assert not any("log" in record for record in run.scenes)
+def test_lines_of_a_process_without_the_log_travel_with_the_record(tmp_path: Path):
+    log = logging.getLogger("darts_xr.test")
+    with run_log.noting("20210701_a", own_process=True) as said:
+        log.warning("a warning of the scene's own thread")
+        for text in ("a chunk of 20210701_a at s3://me:geheim@bucket", "of another scene"):
+            thread = threading.Thread(target=log.warning, args=(text,))
+            thread.start()
+            thread.join()
+    assert said.warnings == ["a warning of the scene's own thread"]
+    with RunLog(RunFolder(tmp_path), "a test") as here:
+        here.take(msgpack.unpackb(msgpack.packb(said.lines)))
+    text = (tmp_path / "run.log").read_text()
+    assert "WARNING 20210701_a darts_xr.test: a warning of the scene's own thread\n" in text
+    assert "WARNING 20210701_a darts_xr.test: a chunk of 20210701_a at s3://…@bucket\n" in text
+    assert "another scene" not in text
 
 
 def test_an_error_that_nobody_foresaw_is_there_with_its_traceback_and_without_secrets(
