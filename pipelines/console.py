@@ -118,7 +118,7 @@ class Steps:
 
 
 @contextmanager
-def steps(console: Console = notes) -> Iterator[Steps]:
+def steps(console: Console | None = None) -> Iterator[Steps]:
     """Show a live view for the duration of a block, in a terminal or a notebook.
 
     Parameters
@@ -140,7 +140,7 @@ def steps(console: Console = notes) -> Iterator[Steps]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console or notes) as progress:
         yield Steps(progress)
 
 
