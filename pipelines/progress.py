@@ -94,7 +94,8 @@ def watching(client: Any, on_stage: OnStage | None, total: int) -> Iterator[Watc
         finally:
             del _listeners[topic]
         return
-    workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    asked_for = getattr(client.cluster, "worker_spec", ())  # also those that are still to come
+    workers = max(len(asked_for), len(client.scheduler_info(n_workers=-1)["workers"]))
     client.subscribe_topic(topic, lambda message: on_stage(Event(*message[1]), total))
     try:
         yield Watch(topic, _EVERY * max(1.0, workers / _WORKERS))

@@ -7,18 +7,17 @@ import random
 from pathlib import Path
 
 import pytest
+from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-import darts_xr as dx
 from pipelines.console import steps
 from pipelines.progress import STAGES, Event, RunProgress
 from tests.pipelines.small import Small
 
-TOLERANCE = (
-    0.1  # of the work of one scene in hand, for each: stages here cost up to half more or less than expected
-)
+# Of the work of a scene, for each one in hand: stages here cost up to half more or less than expected.
+TOLERANCE = 0.1
 
 
 def _scene(scene: str, seed: int) -> tuple[list[tuple[Event, float]], dict]:
@@ -113,7 +112,7 @@ def test_scenes_tell_what_they_are_at(
     told: list[tuple[Event, int]] = []
     how = {"on_stage": lambda event, total: told.append((event, total))}
     if where == "a cluster":
-        with dx.start_cluster(n_workers=1, memory_limit="3GB", dashboard_address=None) as client:
+        with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
             run = small.detect(tmp_path, small.items[:2], client=client, **how)
     else:
         run = small.detect(tmp_path, small.items[:2], **how)
