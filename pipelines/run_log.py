@@ -43,9 +43,15 @@ class Line(NamedTuple):
     def __str__(self) -> str:
         when = datetime.fromtimestamp(self.when, UTC).isoformat(timespec="milliseconds")
         # What others chose neither steers the terminal that shows it nor looks like a line of its own.
-        text = "".join(s if s.isprintable() or s == "\n" else "\N{REPLACEMENT CHARACTER}" for s in self.text)
-        text = text.rstrip("\n").replace("\n", "\n    ")
-        return f"{when.replace('+00:00', 'Z')} {self.level:<7} {self.scene or '-'} {self.logger}: {text}\n"
+        scene, *lines = (
+            "".join(map(_shown, line)) for line in (self.scene, *self.text.rstrip("\n").split("\n"))
+        )
+        text = "\n    ".join(lines)
+        return f"{when.replace('+00:00', 'Z')} {self.level:<7} {scene or '-'} {self.logger}: {text}\n"
+
+
+def _shown(sign: str) -> str:
+    return sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}"
 
 
 def _line_of(record: logging.LogRecord) -> Line:
@@ -82,7 +88,10 @@ class RunLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write what a logger of this process said."""
-        self._write(_line_of(record))
+        try:
+            self._write(_line_of(record))
+        except Exception:  # as all handlers do: what cannot be formatted must not stop who said it
+            self.handleError(record)
 
     def say(self, text: str, scene: str = "", level: int = logging.INFO) -> None:
         """Write a line of the run itself."""
@@ -114,7 +123,7 @@ class RunLog(logging.Handler):
         local = self._folder.local
         if local is None:
             with suppress(FileNotFoundError):
-                self._text = self.path.read_text(encoding="utf-8")
+                self._text = self.path.read_text(encoding="utf-8", errors="replace")
             goes_on = bool(self._text)
         else:
             self._file = os.open(local / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -160,10 +169,13 @@ class RunLog(logging.Handler):
             story = "".join(traceback.format_exception(error))
             self.say(f"stopped by an error\n{story}", level=logging.ERROR)
         self._reach(self._end)
-        if self._file is not None:
-            os.close(self._file)
         if error is not None and not self._dead:
             error.add_note(f"{_NOTE}{self.path}")
+        assert self.lock is not None
+        with self.lock:  # a scene that was left alone may be speaking still
+            self._dead = True
+            if self._file is not None:
+                os.close(self._file)
         self.close()
 
 
@@ -183,10 +195,15 @@ class _Notes(logging.Handler):
         self.lines: list[Line] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread and record.levelno >= logging.WARNING:
-            self.warnings.append(record.getMessage())
-        if not _open and (line := _line_of(record)).scene == self.scene:  # else it is in a run log already
-            self.lines.append(line)
+        try:
+            if record.thread == self.thread and record.levelno >= logging.WARNING:
+                self.warnings.append(record.getMessage())
+            if (
+                not _open and (line := _line_of(record)).scene == self.scene
+            ):  # else it is in a run log already
+                self.lines.append(line)
+        except Exception:
+            self.handleError(record)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from darts_xr.inference import Architecture, Ensemble, save_checkpoint
 from darts_xr.inference.ensemble import network_of, resolve_device
 from darts_xr.inference.forward import batch_pixels, compute_dtype, products
 from darts_xr.inference.legacy import MARGIN, TILE
+from darts_xr.inference.tiles import lattice_windows
 from darts_xr.sample import SampleWorld, write_world
 from pipelines.detection import detect
 from pipelines.digests import digest
@@ -191,8 +192,9 @@ def bench(
     dict
         ``measurements``, one a number of workers: pixels per second (median, min, max of the repeats; all workers
         together, valid pixels but for the bare members) of the bare members, of ``predict`` from memory and from files
-        to polygons; the last a worker; ``busy_share``, the time that the bare members alone would take for the same
-        pixels as a share of the flow's; peak memory of a worker. ``scaling``, ``sweep``; and for the 880 billion
+        to polygons; the last a worker; ``busy_share``, the time that the bare members alone would take for the pixels
+        that they see in the flow, as a share of its time; ``seen_per_valid``, these pixels (margins and masked ones among
+        them) for each valid one; peak memory of a worker. ``scaling``, ``sweep``; and for the 880 billion
         pixels of the published archive with *these* networks: worker hours, hours with all workers, price.
 
     Raises
@@ -215,7 +217,7 @@ def bench(
                     about = _on_workers(at, _about, request.device)[0]
                     kind = "cpu" if about["device"] == "cpu" else "cuda"
                     most = max([*request.workers, len(_addresses(at))])
-                    scenes = _scenes(folder / "world", request.size or _SIDES[kind], _SCENES * most)
+                    scenes = _scenes(folder / "world", request.size or _SIDES[kind], _SCENES * most, ensemble)
                     if request.sweep:
                         sweep = _on_workers(at, _sweep, ensemble, kind, request.repeats, first=True)[0]
                 measurements.append(_measure(ensemble, side, scenes, request.repeats, at, folder))
@@ -258,22 +260,30 @@ def bench(
 
 @dataclass(frozen=True)
 class _Scenes:
-    """Synthetic scenes and how many of their pixels are valid."""
+    """Synthetic scenes, how many of their pixels are valid, and how many the networks see, with margins."""
 
     world: SampleWorld
     size: int
     items: list[pystac.Item]
     valid: list[int]
+    seen: list[int]
 
     @property
     def valid_share(self) -> float:
         return sum(self.valid) / len(self.valid) / self.size**2
 
 
-def _scenes(folder: Path, size: int, count: int) -> _Scenes:
+def _scenes(folder: Path, size: int, count: int, ensemble: Ensemble) -> _Scenes:
     world = write_world(folder, seed=3, scenes=count, size=size)
     items = list(dx.load_items(world.catalog))
-    return _Scenes(world, size, items, [int(dx.open_scene(item)["valid"].sum()) for item in items])
+    masks = [dx.open_scene(item)["valid"].values for item in items]
+    margin, seen = ensemble.margin, []
+    for mask in masks:
+        windows = lattice_windows(mask, tile=ensemble.tile, margin=margin, stride=ensemble.stride, cut=True)
+        seen.append(
+            sum((height + 2 * margin) * (width + 2 * margin) for height, width in (w.shape for w in windows))
+        )
+    return _Scenes(world, size, items, [int(mask.sum()) for mask in masks], seen)
 
 
 def _cluster(
@@ -343,7 +353,8 @@ def _measure(
             "files to polygons": flow.rounded(),
         },
         "per_worker": round(flow.median / count),
-        "busy_share": round(flow.median / bare.median, 3),
+        "busy_share": round(flow.median * sum(scenes.seen[here]) / sum(scenes.valid[here]) / bare.median, 3),
+        "seen_per_valid": round(sum(scenes.seen[here]) / sum(scenes.valid[here]), 3),
         "peak_worker_mib": max(peak[0] for peak in peaks),
         "peak_gpu_mib": max(peak[1] for peak in peaks) or None,
     }

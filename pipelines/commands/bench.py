@@ -99,11 +99,20 @@ def _show(result: dict[str, Any], price: float | None) -> None:
     rows = [
         [
             row["workers"], _millions(row["per_worker"]), scale["speed_up"], f"{row['busy_share']:.0%}",
+            f"{row['seen_per_valid']:.2f}",
             row["peak_worker_mib"], row["peak_gpu_mib"] or "",
         ]
         for row, scale in zip(result["measurements"], result["scaling"], strict=True)
     ]  # fmt: skip
-    head = ["workers", "Mpx/s a worker", "times the first", "networks busy", "peak MiB", "peak GPU MiB"]
+    head = [
+        "workers",
+        "Mpx/s a worker",
+        "times the first",
+        "networks busy",
+        "seen a valid pixel",
+        "peak MiB",
+        "peak GPU MiB",
+    ]
     show_table("Files to polygons", head, rows)
     if result["sweep"]:
         rows = [

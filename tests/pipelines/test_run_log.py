@@ -90,10 +90,13 @@ def test_an_error_that_nobody_foresaw_is_there_with_its_traceback_and_without_se
 
 
 def test_what_others_chose_cannot_forge_a_line(tmp_path: Path):
-    with RunLog(RunFolder(tmp_path), "a test"):
+    with RunLog(RunFolder(tmp_path), "a test") as said:
+        said.say("done", scene="an id\nWARNING")
         logging.getLogger("darts_xr.somewhere").warning("an id\n2026-01-01T00:00:00.000Z INFO - x: \x1b[2J")
     text = (tmp_path / "run.log").read_text()
     assert "\n    2026-01-01" in text
+    assert len([line for line in text.splitlines() if LINE.match(line) or not line.startswith(" ")]) == 3
+    assert "an id\N{REPLACEMENT CHARACTER}WARNING run: done" in text
     assert "\x1b" not in text
 
 
