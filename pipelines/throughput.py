@@ -193,9 +193,9 @@ def bench(
         ``measurements``, one a number of workers: pixels per second (median, min, max of the repeats; all workers
         together, valid pixels but for the bare members) of the bare members, of ``predict`` from memory and from files
         to polygons; the last a worker; ``busy_share``, the time that the bare members alone would take for the pixels
-        that they see in the flow, as a share of its time; ``seen_per_valid``, these pixels (margins and masked ones among
-        them) for each valid one; peak memory of a worker. ``scaling``, ``sweep``; and for the 880 billion
-        pixels of the published archive with *these* networks: worker hours, hours with all workers, price.
+        that they see in the flow, as a share of its time; ``seen_per_valid``, these pixels (margins and masked ones
+        among them) for each valid one; peak memory of a worker. ``scaling``, ``sweep``; and for the 880 billion pixels
+        of the published archive with *these* networks: worker hours, hours with all workers, price.
 
     Raises
     ------
