@@ -84,7 +84,7 @@ class Steps:
                     description=f"  {escape(_plain(event.scene))}: {_WORDS[event.stage]}",
                     completed=self._work.share_of(event),
                 )
-            self._advance(total)
+            self._advance(total, **({} if self._work.ended else {"description": "no scene done yet"}))
 
     def scene(self, record: Mapping[str, Any], total: int) -> None:
         """Advance by a scene; to be given as ``on_scene``."""
@@ -112,6 +112,7 @@ class Steps:
     def _advance(self, total: int, **shown: Any) -> None:
         rate = self._pixels / max(time.monotonic() - self._began, 1e-3)
         facts = f"{self._work.ended}/{total} scenes, {rate / 1e6:.2f} Mpx/s"
+        facts += f", {self._work.in_hand} in hand" if self._work.in_hand > _ROWS else ""
         facts += f", {self._skipped} as before" if self._skipped else ""
         facts += f", [red]{self._failed} failed[/]" if self._failed else ""
         self._progress.update(self._task, total=1.0, completed=self._work.share, facts=facts, **shown)

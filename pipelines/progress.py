@@ -200,6 +200,11 @@ class RunProgress:
         """Scenes that ended, with those that were done before."""
         return self._done + self._skipped
 
+    @property
+    def in_hand(self) -> int:
+        """Scenes that told what they are at, and have not ended."""
+        return len(self._in_hand)
+
     def share_of(self, event: Event) -> float:
         """Share of a scene's work that is done."""
         known = sum(self._seconds.values()) > 0

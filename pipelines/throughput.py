@@ -66,6 +66,16 @@ class Bench:
         Of one worker (one GPU), in any currency.
     folder : path, optional
         Where scenes, networks and results go meanwhile; all workers must see it. By default a temporary folder here.
+
+    Raises
+    ------
+    ParameterError
+        When a number makes no sense.
+
+    Examples
+    --------
+    >>> Bench(models=("demo",)).repeats
+    3
     """
 
     models: Sequence[str | os.PathLike[str]] = (PUBLISHED,)
@@ -201,6 +211,11 @@ def bench(
     ------
     PipelineError
         When a scene of the measurement fails.
+
+    Examples
+    --------
+    >>> result = bench(Bench(models=("demo",), workers=(1, 2), price_per_hour=2.1))  # doctest: +SKIP
+    >>> result["archive"]["price"]  # doctest: +SKIP
     """
     request = request or Bench()
     with ExitStack() as stack:

@@ -94,7 +94,7 @@ def test_the_live_view_has_a_row_for_each_scene_in_hand(place: str, monkeypatch:
         rows = {task.description.strip(): task.percentage for task in view.tasks}
         assert rows["20210701_a: reading and predicting"] == pytest.approx(47.5)
         assert rows["20210702_\\[b]: opening"] == pytest.approx(1)
-        assert rows["starting"] == pytest.approx((47.5 + 1) / 4)
+        assert rows["no scene done yet"] == pytest.approx((47.5 + 1) / 4)
         view.refresh()
         assert "20210701_a: reading and predicting" in screen.getvalue() + "".join(pages)
         record = {"id": "20210701_a", "state": "done", "counts": {"n_objects": 3}, "pixels": 10}
@@ -102,6 +102,10 @@ def test_the_live_view_has_a_row_for_each_scene_in_hand(place: str, monkeypatch:
         assert len(view.tasks) == 2
         assert view.tasks[0].fields["facts"].startswith("1/4 scenes")
         assert view.tasks[0].percentage > 25
+        for number in range(20):  # a large cluster: no more rows than a screen holds
+            view.stage(Event(f"many {number}", "open", 0.0, 0.0), 40)
+        assert len(view.tasks) == 1 + 8
+        assert "21 in hand" in view.tasks[0].fields["facts"]
 
 
 @pytest.mark.parametrize("where", ["this process", "a cluster"])
