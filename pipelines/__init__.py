@@ -9,6 +9,7 @@ from typing import Any
 
 # Where each public name lives. No module is called like a function, which it would hide once imported.
 _HOMES = {
+    "Bench": "throughput",
     "Layers": "rethresholding",
     "Limits": "flow",
     "Rules": "settings",

@@ -32,10 +32,14 @@ class Verbs(click.Group):
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="darts-xr")
-@click.option("-v", "--verbose", count=True, help="More log lines; twice for all.")
+@click.option("-v", "--verbose", count=True, help="More log lines in the terminal; twice for all.")
 def main(verbose: int) -> None:
     """Find retrogressive thaw slumps in PlanetScope images."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    terminal = logging.StreamHandler()
+    terminal.setLevel(level)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", handlers=[terminal]
+    )
     for package in ("darts_xr", "pipelines"):
-        logging.getLogger(package).setLevel(level)
+        logging.getLogger(package).setLevel(min(level, logging.INFO))  # run.log has more than the terminal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
+
+from pipelines.progress import Event, RunProgress
 
 # Results go to standard output, everything on the way to standard error, so that --json can be piped.
 screen = Console()
@@ -31,45 +35,97 @@ def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
+_ROWS = 8  # scenes in hand that are shown; a cluster has more
+_WORDS = {
+    "open": "opening",
+    "read_and_predict": "reading and predicting",
+    "objects": "objects",
+    "write": "writing",
+}
+
+
 class Steps:
-    """Live view of what is going on: the last scene, scenes done, pixels a second, failures, time left."""
+    """Live view of what is going on: share of the work done, scenes done, pixels a second, failures, time left.
+
+    A row below for each scene in hand names its stage.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("starting", total=None, facts="")
         self._began, self._pixels, self._failed, self._skipped = time.monotonic(), 0, 0, 0
+        self._work = RunProgress()
+        self._rows: dict[str, Any] = {}
+        self._lock = threading.Lock()  # events come from other threads
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What is shown: the run, then the scenes in hand."""
+        return self._progress.tasks
+
+    def refresh(self) -> None:
+        """Draw it now; it draws itself ten times a second."""
+        self._progress.refresh()
 
     def say(self, line: str) -> None:
         """Show what is going on."""
         self._progress.update(self._task, description=escape(_plain(line)))
 
+    def stage(self, event: Event, total: int) -> None:
+        """Show what a scene in hand is at; to be given as ``on_stage``."""
+        with self._lock:
+            if not self._work.event(event, total):
+                return
+            if event.scene not in self._rows and len(self._rows) < _ROWS:
+                self._rows[event.scene] = self._progress.add_task("", total=1.0, facts="")
+            if event.scene in self._rows:
+                self._progress.update(
+                    self._rows[event.scene],
+                    description=f"  {escape(_plain(event.scene))}: {_WORDS[event.stage]}",
+                    completed=self._work.share_of(event),
+                )
+            self._advance(total, **({} if self._work.ended else {"description": "no scene done yet"}))
+
     def scene(self, record: Mapping[str, Any], total: int) -> None:
         """Advance by a scene; to be given as ``on_scene``."""
-        name = escape(_plain(str(record["id"])))
-        if record["state"] == "failed":
-            self._failed += 1
-            self._progress.console.print(
-                f"[red]failed[/] {name}: {escape(_plain(record['reason']))}", highlight=False, soft_wrap=True
-            )
-            outcome = "failed"
-        else:
-            outcome = f"{record['counts']['n_objects']} objects"
-        if "skipped" in record:
-            self._skipped += 1
-        else:
-            self._pixels += record.get("pixels", 0)
+        with self._lock:
+            name = escape(_plain(str(record["id"])))
+            if record["state"] == "failed":
+                self._failed += 1
+                self._progress.console.print(
+                    f"[red]failed[/] {name}: {escape(_plain(record['reason']))}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                outcome = "failed"
+            else:
+                outcome = f"{record['counts']['n_objects']} objects"
+            if "skipped" in record:
+                self._skipped += 1
+            else:
+                self._pixels += record.get("pixels", 0)
+            self._work.scene(record, total)
+            if (row := self._rows.pop(record["id"], None)) is not None:
+                self._progress.remove_task(row)
+            self._advance(total, description=f"{name}: {outcome}")
+
+    def _advance(self, total: int, **shown: Any) -> None:
         rate = self._pixels / max(time.monotonic() - self._began, 1e-3)
-        facts = f"{rate / 1e6:.2f} Mpx/s"
+        facts = f"{self._work.ended}/{total} scenes, {rate / 1e6:.2f} Mpx/s"
+        facts += f", {self._work.in_hand} in hand" if self._work.in_hand > _ROWS else ""
         facts += f", {self._skipped} as before" if self._skipped else ""
         facts += f", [red]{self._failed} failed[/]" if self._failed else ""
-        self._progress.update(
-            self._task, description=f"{name}: {outcome}", total=total, advance=1, facts=facts
-        )
+        self._progress.update(self._task, total=1.0, completed=self._work.share, facts=facts, **shown)
 
 
 @contextmanager
-def steps() -> Iterator[Steps]:
+def steps(console: Console | None = None) -> Iterator[Steps]:
     """Show a live view for the duration of a block, in a terminal or a notebook.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        Where; by default standard error.
 
     Examples
     --------
@@ -80,12 +136,12 @@ def steps() -> Iterator[Steps]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TextColumn("{task.fields[facts]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=notes) as progress:
+    with Progress(*columns, console=console or notes) as progress:
         yield Steps(progress)
 
 

@@ -19,6 +19,7 @@ from darts_xr.products import merge_level1
 from darts_xr.sample import SampleWorld, read_truth, write_world
 from pipelines.aggregation import Products, aggregate
 from pipelines.detection import OnScene, detect
+from pipelines.progress import OnStage
 from pipelines.records import Run
 from pipelines.scenes import clean_objects, scene_landcover
 from pipelines.settings import Rules, Settings
@@ -63,6 +64,7 @@ def demo(
     client: Any = None,
     say: Callable[[str], None] | None = None,
     on_scene: OnScene | None = None,
+    on_stage: OnStage | None = None,
 ) -> Demo:
     """Make a synthetic world, run the whole flow on it with the shipped networks, and score the result.
 
@@ -80,7 +82,7 @@ def demo(
         Where to compute.
     say : callable, optional
         Called with a line of text at each step.
-    on_scene : callable, optional
+    on_scene, on_stage : callable, optional
         See :func:`pipelines.detect`.
 
     Returns
@@ -95,7 +97,7 @@ def demo(
     settings = Settings(
         out=folder / "run", models=models, auxiliary=world.auxiliary, infrastructure=world.infrastructure
     )
-    run = detect(world.catalog, settings, client=client, on_scene=on_scene)
+    run = detect(world.catalog, settings, client=client, on_scene=on_scene, on_stage=on_stage)
     say("Level 1, Level 2 and coverage")
     products = aggregate(run, name="darts_xr_demo_synthetic")
     truth = read_truth(world)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,9 @@ from darts_xr.errors import DartsError, OutputError, PipelineError
 from pipelines.flow import ClusterPool, Limits, LocalPool, Pool, Work, run_flow
 from pipelines.folder import RunFolder
 from pipelines.planning import Plan, Planner, make_plan
+from pipelines.progress import OnStage, watching
 from pipelines.records import NOT_IN_SOURCE, Record, RecordLog, Run, summary
+from pipelines.run_log import RunLog
 from pipelines.scenes import Job, SceneTask
 from pipelines.settings import Settings
 from pipelines.sources import Sources, load_sources, require_auxiliary
@@ -44,6 +46,7 @@ def detect(
     prune: bool = False,
     client: Any = None,
     on_scene: OnScene | None = None,
+    on_stage: OnStage | None = None,
 ) -> Run:
     """Detect active thaw slumps in every scene of a catalogue.
 
@@ -63,6 +66,8 @@ def detect(
         Cluster that does the scenes; by default that of the client at hand, else this process.
     on_scene : callable, optional
         Called after each scene with its record and the number of scenes to be done.
+    on_stage : callable, optional
+        Called, from any thread, with a :class:`pipelines.progress.Event` of a scene in hand and the number of scenes.
 
     Returns
     -------
@@ -100,16 +105,19 @@ def detect(
     refused: dict[str, str] = {}
     items = _scenes(source, only, settings, refused)
     folder = RunFolder(job.folder)
-    with folder.locked():
+    start = f"darts_xr {dx.__version__}, {job.ensemble.name}, {redact(folder)}"
+    with folder.locked(), RunLog(folder, start) as said:
         folder.sweep()
         records = RecordLog(folder).read()
         planner = Planner(items, job, sources, records, limits, refused)
         others = Others.LEAVE if only is not None else Others.PRUNE if prune else Others.LEAVE_OUT
         planner.check_others(pruned=prune)
-        return run_scenes(
-            planner, folder, records, _described(job, sources), pool=_pool(client, job), limits=limits,
-            others=others, on_scene=on_scene, started=started,
-        )  # fmt: skip
+        client = _client_at_hand() if client is None else client
+        with watching(client, on_stage, planner.total) as watch:
+            return run_scenes(
+                planner, folder, records, _described(job, sources), pool=_pool(client, replace(job, watch=watch)),
+                limits=limits, others=others, on_scene=on_scene, started=started, said=said,
+            )  # fmt: skip
 
 
 class Others(Enum):
@@ -203,6 +211,7 @@ def run_scenes(
     others: Others = Others.LEAVE_OUT,
     on_scene: OnScene | None = None,
     started: float | None = None,
+    said: RunLog | None = None,
 ) -> Run:
     """Do what is to be done of a plan, and keep the run folder's records; its lock must be held.
 
@@ -222,6 +231,8 @@ def run_scenes(
         What becomes of scenes of the folder that the planner does not have.
     started : float, optional
         ``time.perf_counter()`` at the start of the run.
+    said : RunLog, optional
+        Gets a line for each scene, and what was said on workers.
 
     Returns
     -------
@@ -229,8 +240,6 @@ def run_scenes(
         See :func:`detect`.
     """
     started = time.perf_counter() if started is None else started
-    total = len(planner) + len(planner.refused)
-
     with RecordLog(folder) as journal:
         _settle(planner, journal, records, settings, others)
         journal.flush()
@@ -241,8 +250,10 @@ def run_scenes(
             folder.check_lock()
             journal.append(record)
             records[record["id"]] = record
+            if said is not None:
+                said.say(_in_a_line(record), record["id"])
             if on_scene is not None:
-                on_scene(record, total)
+                on_scene(record, planner.total)
 
         for name, reason in planner.refused.items():
             note(
@@ -261,7 +272,7 @@ def run_scenes(
                 if not step.todo:
                     log.info("%s: %s", step.task.id, step.reason)
                     if on_scene is not None:
-                        on_scene({**records[step.task.id], "skipped": step.reason}, total)
+                        on_scene({**records[step.task.id], "skipped": step.reason}, planner.total)
                     continue
                 if step.reason != "new":
                     log.warning("%s is done %s", step.task.id, step.reason)
@@ -269,13 +280,19 @@ def run_scenes(
 
         state = "stopped"
         try:
-            ending = run_flow(todo(), pool, limits, note)
+            ending = run_flow(todo(), pool, limits, note, said.take if said else lambda lines: None)
             state = ending.state
         finally:
             try:
                 journal.close()
                 run.record["pending"] = _pending(planner, records)
                 _finish(run, state, records, time.perf_counter() - started)
+                if said is not None:
+                    counts = run.record["counts"]
+                    said.say(
+                        f"{state}: {counts['done']} scene(s) done, {counts['failed']} failed, "
+                        f"{len(run.left_out)} left out, after {run.record['seconds']:.1f} s"
+                    )
             except OutputError:
                 if state != "stopped":  # else the error under way says it already
                     raise
@@ -285,6 +302,14 @@ def run_scenes(
             "darts-xr report tells the reasons; the same command goes on, with --retry-failed also with these scenes."
         )
     return run
+
+
+def _in_a_line(record: Record) -> str:
+    """Say what became of a scene, for the log."""
+    if record["state"] != "done":
+        return f"{record['state']}: {record.get('reason', '')}"
+    seconds = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.get("seconds", {}).items())
+    return f"done, {record['counts']['n_objects']} object(s); {seconds}"
 
 
 def _pending(planner: Planner, records: dict[str, Record]) -> list[str]:
@@ -373,8 +398,6 @@ def _scenes(
 
 
 def _pool(client: Any, work: Work) -> Pool:
-    if client is None:
-        client = _client_at_hand()
     return LocalPool(work) if client is None else ClusterPool(client, work)
 
 

@@ -230,7 +230,11 @@ class _Waiting:
 
 
 def run_flow(
-    tasks: Iterable[Task], pool: Pool, limits: Limits, on_record: Callable[[Record], None]
+    tasks: Iterable[Task],
+    pool: Pool,
+    limits: Limits,
+    on_record: Callable[[Record], None],
+    on_lines: Callable[[list[Any]], None] = lambda lines: None,
 ) -> Ending:
     """Do all scenes.
 
@@ -244,6 +248,8 @@ def run_flow(
         Retries and failures.
     on_record : callable
         Called in this thread with the record of each scene as it ends, once a scene.
+    on_lines : callable
+        Called in this thread with what was said on a worker during each try of a scene (``"log"`` of what it returned).
 
     Returns
     -------
@@ -257,7 +263,7 @@ def run_flow(
     KeyboardInterrupt
         On a second Ctrl-C; scenes in flight are left alone.
     """
-    flow = _Flow(iter(tasks), pool, limits, on_record)
+    flow = _Flow(iter(tasks), pool, limits, on_record, on_lines)
     try:
         with _noting_ctrl_c(flow):
             while not flow.is_over:
@@ -294,8 +300,16 @@ def _noting_ctrl_c(flow: _Flow) -> Iterator[None]:
 class _Flow:
     """Scenes waiting, in flight and ended."""
 
-    def __init__(self, tasks: Any, pool: Pool, limits: Limits, on_record: Callable[[Record], None]) -> None:
-        self.tasks, self.pool, self.limits, self.on_record = tasks, pool, limits, on_record
+    def __init__(
+        self,
+        tasks: Any,
+        pool: Pool,
+        limits: Limits,
+        on_record: Callable[[Record], None],
+        on_lines: Callable[[list[Any]], None],
+    ) -> None:
+        self.tasks, self.pool, self.limits = tasks, pool, limits
+        self.on_record, self.on_lines = on_record, on_lines
         self.running: dict[Any, _Waiting] = {}
         self.again: list[_Waiting] = []  # heap of scenes to be tried again
         self.ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -356,6 +370,7 @@ class _Flow:
 
     def _take(self, waiting: _Waiting, future: Any) -> None:
         record = _outcome(waiting.task, future)
+        self.on_lines(record.pop("log", []))
         tries = len(waiting.earlier) + 1
         starved = record.pop("memory", False)
         transient = record.pop("transient", False) or starved

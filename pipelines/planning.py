@@ -144,6 +144,11 @@ class Planner:
         return len(self._items)
 
     @property
+    def total(self) -> int:
+        """Scenes of the source, with those that are refused."""
+        return len(self._items) + len(self.refused)
+
+    @property
     def ids(self) -> list[str]:
         """Ids of all scenes."""
         return [scene_id for scene_id, *_ in self._items]

@@ -10,8 +10,8 @@ from typing import Any
 from upath import UPath
 
 from pipelines.cautions import auxiliary_coverage, cautions
+from pipelines.progress import STAGES
 from pipelines.records import Run, open_run
-from pipelines.scenes import STAGES
 from pipelines.schema import COUNTS
 
 _STYLE = (

@@ -34,6 +34,7 @@ from pipelines.folder import RunFolder
 from pipelines.item_index import ItemIndex
 from pipelines.records import Record, RecordLog, Run, open_run, summary
 from pipelines.result_item import result_item
+from pipelines.run_log import RunLog
 from pipelines.scenes import clean_objects, object_counts, packed_items
 from pipelines.settings import Rules, Settings
 from pipelines.sources import Sources, check_coverage, load_sources
@@ -297,7 +298,8 @@ def rethreshold(
                 "run": work.run.folder.name, "rules": before["rules"], "stored_at": work.stored_at
             },
         }  # fmt: skip
-        with RecordLog(home) as journal:
+        start = f"darts_xr {before['darts_xr']}, other rules for {redact(work.run.folder)}"
+        with RunLog(home, start), RecordLog(home) as journal:
             journal.append({"run": described})
             for record in _records(work, home):
                 journal.append(record)

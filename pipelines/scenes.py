@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,16 +40,16 @@ from darts_xr.products import (
 from darts_xr.rasters import RasterLimits
 from pipelines.digests import file_facts
 from pipelines.folder import RunFolder
+from pipelines.progress import Meter, Watch
 from pipelines.records import Record
 from pipelines.result_item import result_item
+from pipelines.run_log import noting
 from pipelines.settings import Rules, provenance
 from pipelines.sources import Sources, check_coverage
-from pipelines.worker_threads import ending, noting_warnings, own_threads
+from pipelines.worker_threads import ending, own_threads, this_worker
 
 log = logging.getLogger(__name__)
 
-#: What a scene's seconds are told for.
-STAGES = ("open", "read_and_predict", "objects", "write")
 _QUICKLOOK_SIDE = 900  # px
 _LOOKED_AT = ("red", "green", "blue", "nir")  # for the picture, and whether the numbers can be reflectance
 
@@ -77,6 +76,8 @@ class Job:
         Layers that are filled and not read.
     fill_gaps : bool
         Go on with scenes that a layer does not cover at all.
+    watch : Watch, optional
+        Who hears what the scenes are at.
     """
 
     ensemble: Ensemble
@@ -87,6 +88,7 @@ class Job:
     raster_limits: RasterLimits = field(default_factory=RasterLimits)
     neutral: tuple[str, ...] = ()
     fill_gaps: bool = False
+    watch: Watch | None = None
 
     @property
     def files(self) -> frozenset[str]:
@@ -100,7 +102,8 @@ class Job:
         """Do a scene; what goes wrong with it is its own affair and stands in its record."""
         ending.wait_for_end()
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        with noting_warnings() as warnings, own_threads() as worker:
+        own_process = bool(getattr(this_worker(), "nanny", None))
+        with noting(task.id, own_process=own_process) as said, own_threads() as worker:
             try:
                 found = detect_scene(task, self)
             except OutputError:
@@ -119,7 +122,8 @@ class Job:
                 if isinstance(error, DeviceError):
                     ending.begin()
         return {
-            "id": task.id, **found, "started": started, "worker": worker, "warnings": warnings, "inputs": task.inputs
+            "id": task.id, **found, "started": started, "worker": worker, "warnings": said.warnings,
+            "inputs": task.inputs, "log": said.lines,
         }  # fmt: skip
 
 
@@ -244,7 +248,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     OutputError
         When the scene's folder cannot be written.
     """
-    clock = _Clock()
+    meter = Meter(task.id, job.watch)
     ensemble, rules, sources = job.ensemble, job.rules, task.sources()
     item = _item(task.item)
     check_files(item)
@@ -265,18 +269,20 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         limits=job.raster_limits,
     )
     cover = None if job.fill_gaps and not sources.landcover else scene_landcover(scene, sources)
-    clock.lap(STAGES[0])
+    meter.lap("open")
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
     # One pass over the pixels: probability, mask, picture and what was measured come out of the same reads.
     members = dx.predict_members(scene, ensemble) if job.members else None
+    prob = dx.predict(scene, ensemble) if members is None else members["probability"]
     prob, members, valid, picture, cover, measured = dask.persist(
-        dx.predict(scene, ensemble) if members is None else members["probability"],
+        prob,
         members,
         scene["valid"],
         scene[[*looked_at, "valid"]].isel(every),
         cover,
         auxiliary_coverage(scene),
+        callbacks=[meter.counting(prob)],
     )
     picture = picture.compute()
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
@@ -286,7 +292,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         coverage["landcover"] = 0.0 if cover is None else landcover_coverage(cover, valid)
     meant = LAYERS if task.auxiliary == "neutral" else job.neutral
     coverage = check_coverage(task.id, coverage, tuple(meant), fill_gaps=job.fill_gaps)
-    clock.lap(STAGES[1])
+    meter.lap("read_and_predict")
     labels = dx.label_objects(
         prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
         connectivity=rules.connectivity,
@@ -303,7 +309,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     spread = None if members is None else member_spread(level1, feats, labels, members["spread"])
     alone = None if members is None else member_objects(members, threshold=rules.threshold)
     seen = valid_polygon(valid)
-    clock.lap(STAGES[2])
+    meter.lap("objects")
 
     made_by = provenance(rules, ensemble, prob, filters)
     if coverage:
@@ -324,7 +330,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         result = result_item(task.id, seen, percent, counts, made_by)
         (part / "item.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
         outputs = file_facts(part, job.files)
-    clock.lap(STAGES[3])
+    meter.lap("write")
     return {
         "state": "done",
         "date": scene_date(prob),
@@ -338,7 +344,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         "auxiliary": made_by.get("auxiliary", "none"),
         **({} if drift is None else {"drift": drift.to_dict()}),
         **({"demo_networks": True} if ensemble.synthetic_only and "synthetic" not in made_by else {}),
-        "seconds": clock.seconds,
+        "seconds": meter.seconds,
         "outputs": outputs,
     }
 
@@ -355,15 +361,3 @@ def _drift(scene_id: str, picture: xr.Dataset, ensemble: Ensemble) -> Drift | No
             ", ".join(drift.unusual),
         )
     return drift
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage], self._last = round(now - self._last, 3), now

@@ -1,4 +1,4 @@
-"""Where a scene's chunks are computed on a worker, and what is said while it is done."""
+"""Where a scene's chunks are computed on a worker, and how a worker ends whose GPU has failed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def own_threads() -> Iterator[str]:
 
     Elsewhere Dask's scheduler of the moment computes them.
     """
-    worker = _this_worker()
+    worker = this_worker()
     if worker is None:
         yield "this process"
         return
@@ -45,7 +45,8 @@ def own_threads() -> Iterator[str]:
                 _shared.pop("pool").shutdown(wait=False)
 
 
-def _this_worker() -> Any:
+def this_worker() -> Any:
+    """Dask worker whose task this thread is doing, or None."""
     from distributed import get_worker
 
     try:
@@ -68,7 +69,7 @@ class _Ending:
 
     def begin(self) -> None:
         """End this worker's process once the scene's record has left it; nothing where no nanny starts it again."""
-        worker = _this_worker()
+        worker = this_worker()
         if worker is None or not worker.nanny or self._begun.is_set():
             return
         self._begun.set()
@@ -84,29 +85,3 @@ class _Ending:
 
 
 ending = _Ending()
-
-
-class _Notes(logging.Handler):
-    """Keeps the warnings that this thread gives."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.thread, self.lines = threading.get_ident(), list[str]()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
-            self.lines.append(record.getMessage())
-
-
-@contextmanager
-def noting_warnings() -> Iterator[list[str]]:
-    """Collect what the library and the pipelines warn of while a scene is done."""
-    notes = _Notes()
-    loggers = [logging.getLogger(name) for name in ("darts_xr", "pipelines")]
-    for logger in loggers:
-        logger.addHandler(notes)
-    try:
-        yield notes.lines
-    finally:
-        for logger in loggers:
-            logger.removeHandler(notes)

@@ -63,7 +63,9 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # these end the command as they should
         except Exception as error:  # what nobody foresaw: the whole story goes to a file, not to the terminal
-            path = _keep_traceback()
+            from pipelines.run_log import kept_in
+
+            path = kept_in(error) or _keep_traceback()
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _fail(
                 "unexpected error",
@@ -146,7 +148,9 @@ def workers(cluster: str | None, given: Sequence[str]) -> Any:
     from darts_xr.cluster import start_cluster
 
     # Dask lets its loggers tell everything, in the midst of the progress bar.
-    logging.getLogger("distributed").setLevel(logging.getLogger("pipelines").level)
+    asked = click.get_current_context(silent=True)
+    verbose = asked is not None and bool(asked.find_root().params.get("verbose"))
+    logging.getLogger("distributed").setLevel(logging.INFO if verbose else logging.WARNING)
     try:
         return start_cluster(None if cluster == "local" else cluster, **options)
     except TypeError as error:

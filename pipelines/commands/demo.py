@@ -24,7 +24,9 @@ def command(out: Path, seed: int, scenes: int, size: int, as_json: bool) -> None
     from pipelines.demonstration import demo as run_demo
 
     with steps() as bar:
-        result = run_demo(out, seed=seed, scenes=scenes, size=size, say=bar.say, on_scene=bar.scene)
+        result = run_demo(
+            out, seed=seed, scenes=scenes, size=size, say=bar.say, on_scene=bar.scene, on_stage=bar.stage
+        )
     if not as_json:
         show_scenes(result.run.scenes)
         ndvi = result.scores["ndvi"]

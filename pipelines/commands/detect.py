@@ -110,7 +110,7 @@ def command(
         with workers(cluster, cluster_option) as client, steps() as bar:
             run = detect(
                 source, settings, only=only, limits=limits, prune=options["prune"], client=client,
-                on_scene=bar.scene,
+                on_scene=bar.scene, on_stage=bar.stage,
             )  # fmt: skip
     except KeyboardInterrupt:
         notes.print(f"Stopped. The same command goes on from {settings.out}.", highlight=False)

@@ -21,15 +21,10 @@ def test_margins_run_at_toy_size(models: list[str]) -> None:
 
 
 def test_throughput_runs_at_toy_size(models: list[str]) -> None:
-    result = throughput.benchmark(models, size=192, chunk=64, end_to_end=300, workers=200, memory=[128, 192])
+    result = throughput.benchmark(models, size=192, chunk=64)
     assert [row["valid_share"] for row in result["rows"]] == pytest.approx([1, 0.65], abs=0.01)
     assert all(row["bare"] > 0 and row["predict"] > 0 for row in result["rows"])
-    whole = result["files_to_polygons"]
-    assert whole["full"]["valid_share"] == 1
-    assert whole["collar"]["valid_share"] == pytest.approx(0.65, abs=0.1)
-    assert result["two_workers_against_one"]["ratio"] > 0
-    assert set(result["peak_worker_mib"]) == {"128", "192"}
-    assert result["archive_hours_on_one"] > 0
+    assert all(row["efficiency"] > 0 for row in result["rows"])
 
 
 def test_the_swath_leaves_the_collar_that_was_asked_for() -> None:

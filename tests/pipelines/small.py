@@ -70,11 +70,11 @@ class Seen:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """What every file below a folder holds."""
+    """What every file below a folder holds; not the log, which says when."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "run.log"
     }
 
 

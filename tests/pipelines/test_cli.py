@@ -133,14 +133,6 @@ def test_years(text: str, years: list[int]):
     assert parse_years(text) == years
 
 
-def test_bench_at_toy_size():
-    answer = _call("bench", "--size", 256, "--repeats", 1, "--json")
-    assert answer.exit_code == 0, answer.output
-    result = json.loads(answer.stdout)
-    assert result["pixels_per_second"]["bare members"] > 0
-    assert set(result["efficiency"]) == {"predict from memory", "files to polygons"}
-
-
 @pytest.mark.realdata
 def test_the_real_scene_of_deering(tmp_path: Path):
     folder = real_data("planetscope-deering-ak")

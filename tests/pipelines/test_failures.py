@@ -33,7 +33,7 @@ from pipelines.flow import Limits
 from pipelines.records import Run, open_run
 from pipelines.reports import report
 from pipelines.settings import Rules
-from pipelines.throughput import bench
+from pipelines.throughput import Bench, bench
 from tests.catalog.deliveries import validate
 from tests.inference.worlds import scene_of
 from tests.pipelines.small import Seen, Small, digests, leftovers
@@ -442,10 +442,10 @@ def test_the_expected_time_is_that_of_the_last_bench_with_these_networks(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    result = bench(models=(str(small.model),), device="cpu", size=256, repeats=1)
+    result = bench(Bench((str(small.model),), device="cpu", size=256, repeats=1))
     settings = small.settings(tmp_path / "run")
     found = plan(small.items[:3], settings)
-    rate = result["pixels_per_second"]["files to polygons"] / result["valid_share"]
+    rate = result["measurements"][0]["per_worker"] / result["valid_share"]
     assert found.seconds == pytest.approx(3 * 256**2 / rate)
     halved = plan(small.items[:3], settings, workers=2)
     assert halved.seconds == pytest.approx(found.seconds / 2)

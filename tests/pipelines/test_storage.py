@@ -118,7 +118,7 @@ def test_a_run_in_a_store_has_the_bytes_of_a_local_one(here: Run, there: Run, tm
     assert sum(name.endswith((".tif", ".parquet")) for name in ours) == 8
     assert there.record["counts"] == here.record["counts"]
     names = {path.name for path in there.folder.iterdir()}
-    assert names == {"run.json", "catalog.json", "records", "scenes"}  # the lock is gone
+    assert names == {"run.json", "run.log", "catalog.json", "records", "scenes"}  # the lock is gone
 
 
 def test_workers_of_a_cluster_write_to_the_store(small: Small, pair: list[pystac.Item], here: Run, out: str):
