@@ -79,7 +79,7 @@ def page_data(run: Run, results: Results) -> dict[str, Any]:
 
 
 def _rows(run: Run, results: Results) -> list[Record]:
-    """Records of all scenes, those in no product with the reason, by id."""
+    """Give the records of all scenes by id, of those in no product with the reason."""
     sound = {result.record["id"] for result in results.scenes}
     reasons = results.left_out | results.foreign
     known = {record["id"]: record for record in [*run.record.get("left_out", []), *run.scenes]}
@@ -87,7 +87,11 @@ def _rows(run: Run, results: Results) -> list[Record]:
     for scene_id in sorted({*known, *run.left_out}):
         record = known.get(scene_id, {"id": scene_id, "state": "pending"})
         state = "done" if scene_id in sound else "failed" if record["state"] == "failed" else "left out"
-        note = [record["reason"], *record["earlier_reasons"]] if state == "failed" else record.get("warnings", [])
+        note = (
+            [record["reason"], *record["earlier_reasons"]]
+            if state == "failed"
+            else record.get("warnings", [])
+        )
         if state == "left out":
             note = [reasons.get(scene_id, "in no product"), *note]
         rows.append({**record, "state": state, "note": "; ".join(note)})
@@ -108,7 +112,9 @@ def _columns(run: Run, rows: Sequence[Record]) -> dict[str, Any]:
         "note": [texts.setdefault(row["note"], len(texts)) for row in rows],
         "texts": list(texts),
         "unusual": {
-            i: ", ".join(bands) for i, row in enumerate(rows) if (bands := row.get("drift", {}).get("unusual"))
+            i: ", ".join(bands)
+            for i, row in enumerate(rows)
+            if (bands := row.get("drift", {}).get("unusual"))
         },
         "place": {i: place for i, place in places.items() if place != f"scenes/{rows[i]['id']}"},
     }
@@ -117,9 +123,7 @@ def _columns(run: Run, rows: Sequence[Record]) -> dict[str, Any]:
 def _pictures(run: Run, rows: Sequence[Record]) -> dict[str, Any]:
     """Small pictures of few scenes; of many, which have one in the run folder."""
     # What is made again from stored probability has none, for the image was not read.
-    shown = [
-        i for i, row in enumerate(rows) if row["state"] == "done" and PICTURE in row.get("outputs", {})
-    ]
+    shown = [i for i, row in enumerate(rows) if row["state"] == "done" and PICTURE in row.get("outputs", {})]
     if not shown:
         return {"thumbs": {}}
     about = {"picture": PICTURE, "pictured": shown if len(shown) < len(rows) else "all"}
@@ -195,7 +199,9 @@ def _objects(level1: gpd.GeoDataFrame, number: Mapping[str, int]) -> dict[str, A
     """Middles, mean probability in per cent and area of all objects, those of a scene together."""
     of = level1["image_id"].map(number).to_numpy(int)
     order = np.argsort(of, kind="stable")
-    middles = centroids(np.array(level1.geometry.to_numpy()[order], object)) if len(level1) else np.empty((0, 2))
+    middles = (
+        centroids(np.array(level1.geometry.to_numpy()[order], object)) if len(level1) else np.empty((0, 2))
+    )
     chance = level1[mean_probability(level1)].to_numpy(np.float64)[order]
     return {
         "size": np.bincount(of, minlength=len(number)).tolist(),
@@ -224,9 +230,8 @@ def _cells(results: Results, level1: gpd.GeoDataFrame) -> dict[str, Any]:
     kilometres = max(east - west, north - south, 1.0) / 1000
     # Some twenty hexagons across; level 4 has sides of 23 km, and each further level 0.38 of that.
     resolution = int(np.clip(4 + round(math.log(22.6 * 20 / kilometres) / math.log(2.65)), 4, 8))
-    found = level1.assign(year=level1["image_id"].map(dict(zip(seen["image_id"], seen["year"], strict=True))))
-    every = h3_density(found, seen, resolution=resolution).assign(year=0)
-    cells = pd.concat([every, h3_density_by_year(found, seen, resolution=resolution)], ignore_index=True)
+    every = h3_density(level1, seen, resolution=resolution).assign(year=0)
+    cells = pd.concat([every, h3_density_by_year(level1, seen, resolution=resolution)], ignore_index=True)
     cells = cells[cells["share"] > 0]
     names, which = np.unique(cells["h3"].to_numpy(str), return_inverse=True)
     shapes = np.array([cell_shape(name) for name in names], object)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from upath import UPath
 
@@ -22,7 +23,7 @@ from pipelines.results import Results, read_results
 from pipelines.scenes import STAGES
 from pipelines.svg import bars
 
-_LISTED = 100  # failures that are listed before the table of all scenes has the rest
+_LISTED = 20  # failures that are listed before the table of all scenes has the rest
 _RULES = {
     "border": "at the border", "small": "too small", "water": "in water", "infrastructure": "on infrastructure",
 }  # fmt: skip
@@ -98,7 +99,9 @@ def _totals(run: Run, results: Results) -> str:
     numbers = {
         "scenes done": counts["done"],
         "failed": counts["failed"],
-        "in no product": len({*run.left_out, *results.left_out, *results.foreign} - {s["id"] for s in run.failed}),
+        "in no product": len(
+            {*run.left_out, *results.left_out, *results.foreign} - {s["id"] for s in run.failed}
+        ),
         "objects": counts.get("n_objects", 0),
         "million valid pixels": f"{counts['valid_pixels'] / 1e6:,.1f}",
     }
@@ -116,7 +119,8 @@ def _facts(run: Run) -> str:
         "infrastructure filter": record["infrastructure_filter"] or "no",
     }
     rules = ", ".join(
-        f"{name.replace('_', ' ')} {'by product' if value is None else value}" for name, value in record["rules"].items()
+        f"{name.replace('_', ' ')} {'by product' if value is None else value}"
+        for name, value in record["rules"].items()
     )
     facts: dict[str, Any] = {
         "folder": redact(str(run.folder)),
@@ -131,7 +135,9 @@ def _facts(run: Run) -> str:
         **filters,
         "auxiliary": record["auxiliary"],
         "scenes filled where a layer has gaps": "yes" if record.get("fill_gaps") else "no",
-        "auxiliary items left out": ", ".join(f"{k} ({v})" for k, v in record.get("layers_left_out", {}).items()),
+        "auxiliary items left out": ", ".join(
+            f"{k} ({v})" for k, v in record.get("layers_left_out", {}).items()
+        ),
     }
     return table(["setting", "value"], [[k, v] for k, v in facts.items() if v != ""])
 
@@ -146,7 +152,9 @@ def _removal(run: Run) -> str:
         gone = counts.get(f"n_removed_{rule}", 0)
         left -= gone
         steps.append((f"less {words}", left, f"{left:,} (−{gone:,})"))
-    steps.append(("objects", counts["n_objects"], f"{counts['n_objects']:,} ({counts['n_objects'] / total:.0%})"))
+    steps.append(
+        ("objects", counts["n_objects"], f"{counts['n_objects']:,} ({counts['n_objects'] / total:.0%})")
+    )
     unknown = counts.get("n_unknown_landcover", 0)
     also = f"<p>{unknown:,} of them lie where no land cover is known.</p>" if unknown else ""
     return bars("Objects left after each rule", steps) + also
@@ -157,10 +165,14 @@ def _times(run: Run) -> str:
     if not sum(totals):
         return "<p>No scene was finished.</p>"
     rows = [
-        (stage.replace("_", " "), seconds, f"{seconds:,.1f} s ({seconds / len(run.done):,.2f} s a scene)")
+        (stage.replace("_", " "), seconds, f"{_span(seconds)} ({seconds / len(run.done):,.2f} s a scene)")
         for stage, seconds in zip(STAGES, totals, strict=True)
     ]
-    return bars("Seconds by stage, summed over the scenes", rows)
+    return bars("Time by stage, summed over the scenes", rows)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _layers(run: Run) -> str:
@@ -169,16 +181,27 @@ def _layers(run: Run) -> str:
     rows = []
     for layer in sorted({*covered, *neutral}):
         shares = covered.get(layer)
-        told = [f"{shares['mean']:.1%}", f"{shares['least']:.1%}", shares["scenes"]] if shares else ["", "", 0]
+        told = (
+            [f"{shares['mean']:.1%}", f"{shares['least']:.1%}", shares["scenes"]] if shares else ["", "", 0]
+        )
         rows.append([layer, *told, neutral.get(layer, 0)])
-    head = ["layer", "of valid pixels, mean", "least of a scene", "scenes it was read for", "scenes it is neutral in"]
+    head = [
+        "layer",
+        "of valid pixels, mean",
+        "least of a scene",
+        "scenes it was read for",
+        "scenes it is neutral in",
+    ]
     page = table(head, rows) if rows else "<p>No layer beside the images was read.</p>"
     unusual = Counter(band for scene in run.done for band in scene.get("drift", {}).get("unusual", ()))
     compared = sum("drift" in scene for scene in run.done)
     if compared:
         page += f"<h3>Unlike the training</h3><p>{compared:,} scene(s) were compared with those of the training.</p>"
         if unusual:
-            page += table(["band", "scenes unlike any of the training"], [[b, f"{n:,}"] for b, n in unusual.most_common()])
+            page += table(
+                ["band", "scenes unlike any of the training"],
+                [[b, f"{n:,}"] for b, n in unusual.most_common()],
+            )
     return page
 
 
@@ -188,9 +211,11 @@ def _scores(run: Run) -> str:
     rows = [[level, *(_number(values.get(name, "")) for name in names)] for level, values in scores.items()]
     page = table(["level", *(name.replace("_", " ") for name in names)], rows) if rows else ""
     if run.home.local is not None:
-        for found in sorted(run.home.local.glob("**/validation.html")) if rows else []:
-            link = html.escape(found.relative_to(run.home.local).as_posix(), quote=True)
-            page += f"<p><a href='{link}'>Report of the validation: {link}</a></p>"
+        for found in sorted(run.home.local.glob("*/validation.html")):
+            link = html.escape(quote(found.relative_to(run.home.local).as_posix()))
+            page += (
+                f"<p><a href='{link}'>Report of the validation in {html.escape(found.parent.name)}</a></p>"
+            )
     return f"<section><h2>Scores against a truth</h2>{page}</section>" if page else ""
 
 
@@ -215,9 +240,13 @@ def _failures(run: Run, results: Results) -> str:
         page += f"<h2>Failed</h2>{table(['kind of failure', 'scenes'], told)}"
         page += _listed(["scene", "tries", "reason"], rows, "failed")
     failed = {scene["id"] for scene in run.failed}
-    left_out = {k: v for k, v in (run.left_out | results.left_out | results.foreign).items() if k not in failed}
+    left_out = {
+        k: v for k, v in (run.left_out | results.left_out | results.foreign).items() if k not in failed
+    }
     if left_out:
-        page += "<h2>In no product</h2>" + _listed(["scene", "reason"], [list(x) for x in sorted(left_out.items())], "left out")
+        page += "<h2>In no product</h2>" + _listed(
+            ["scene", "reason"], [list(x) for x in sorted(left_out.items())], "left out"
+        )
     return f"<section>{page}</section>" if page else ""
 
 
