@@ -115,6 +115,7 @@ class Job:
                         "%s failed for a reason that darts_xr does not know: %s", task.id, redact(where)
                     )
                 found = {"state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
+                found["bbox"] = json.loads(task.item).get("bbox")  # its place on the report's map
                 if isinstance(error, RemoteReadError | TimeoutError | ConnectionError | DeviceError):
                     found["transient"] = True
                 if lacks_memory(error):

@@ -139,6 +139,37 @@ def hits_map(points: Mapping[str, NDArray[np.float64]], outline: Sequence[NDArra
     return _svg(side, height, parts, "hits and misses")
 
 
+def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
+    """Draw bars from the left, one below the other.
+
+    Parameters
+    ----------
+    title : str
+        Heading.
+    rows : sequence of tuple
+        Name, length (0 or more) and what is written beside it.
+
+    Returns
+    -------
+    str
+        An SVG element.
+
+    Examples
+    --------
+    >>> bars("Removed", [("in water", 3, "3"), ("too small", 1, "1")]).count("<rect")
+    2
+    """
+    name, step = 170, 26
+    longest = max((length for _, length, _ in rows), default=0) or 1
+    parts = [f"<text x='0' y='14' font-weight='600'>{html.escape(title)}</text>"]
+    for number, (label, length, told) in enumerate(rows):
+        y, wide = 26 + number * step, max(1.0, length / longest * 250)
+        parts.append(f"<text x='{name - 8}' y='{y + 14}' text-anchor='end'>{html.escape(label)}</text>")
+        parts.append(f"<rect x='{name}' y='{y}' width='{wide:.1f}' height='18' fill='{_COLOURS[0]}'/>")
+        parts.append(f"<text x='{name + wide + 6:.1f}' y='{y + 14}'>{html.escape(told)}</text>")
+    return _svg(600, 30 + len(rows) * step, parts, title)
+
+
 def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:.0f} {height:.0f}' width='{width:.0f}' "

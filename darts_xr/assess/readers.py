@@ -63,7 +63,11 @@ def _read_file(path: Path, layer: str | None) -> gpd.GeoDataFrame:
     if path.suffix.lower() == ".zip":
         target = _in_zip(path)
     try:
-        layers = [str(name) for name in pyogrio.list_layers(target)[:, 0]]
+        listed = pyogrio.list_layers(target)
+        # Tables without geometry, such as the styles of QGIS, are no layers to choose from.
+        layers = [str(name) for name, kind in listed if kind is not None] or [
+            str(name) for name in listed[:, 0]
+        ]
         if layer is not None and layer not in layers:
             raise AssessmentError(f"{path.name} has no layer {layer!r}, but {', '.join(layers)}")
         if layer is None and len(layers) > 1 and path.suffix.lower() not in (".kml", ".kmz"):

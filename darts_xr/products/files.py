@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ import pyogrio
 from darts_xr.atomic import write_atomic
 from darts_xr.errors import ProductError
 from darts_xr.globe import require_crs
+from darts_xr.products.styles import add_style, coloured_by
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,8 @@ def write_vectors(
     """Write a product as GeoParquet 1.1 (with bbox covering) and GeoPackage.
 
     Rows are sorted along a Hilbert curve, so that a window is read from few row groups. A file appears under
-    its name only when it is whole: on a failure the file of before stays. Equal frames give equal bytes.
+    its name only when it is whole: on a failure the file of before stays. Equal frames give equal bytes. A GeoPackage of
+    objects also holds a style for QGIS (table ``layer_styles``), which colours them by mean probability.
 
     Parameters
     ----------
@@ -148,7 +151,7 @@ def write_product(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         write_atomic(path, write)
-    except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+    except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise ProductError(
             f"{path.name} could not be written ({error}); the file of before, if any, is unchanged. "
             "Check free space and permissions of its folder, then write again"
@@ -178,3 +181,5 @@ def _write_geopackage(frame: gpd.GeoDataFrame, path: Path, layer: str, metadata:
         )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+    if column := coloured_by(frame.columns):
+        add_style(path, layer, column, _MOMENT)

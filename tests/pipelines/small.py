@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -53,6 +55,13 @@ class Small:
             "detect", str(self.world.catalog), "--models", str(self.model), "--auxiliary", str(self.world.auxiliary),
             "--out", str(out), "--border", str(border), "--min-pixels", "8", "--device", "cpu",
         ]  # fmt: skip
+
+
+def listed(page: Path) -> dict[str, Any]:
+    """Scenes that a run's report lists, a column each."""
+    text = re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)
+    assert text is not None
+    return json.loads(text[1])["scenes"]
 
 
 class Seen:

@@ -1,0 +1,87 @@
+"""How products look where they are opened: a style in a GeoPackage, colours in a GeoTIFF."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+#: Column of Level 1 and of Level 2 that features are coloured by.
+_COLOURED_BY = ("pval_mean", "pval_mean_of_mean_level1")
+# Matplotlib's viridis from the light end: little is pale, much is dark.
+_CLASSES = (
+    (0.5, "94,201,98"),
+    (0.6, "33,145,140"),
+    (0.7, "44,114,142"),
+    (0.8, "59,82,139"),
+    (0.9, "68,1,84"),
+)
+_BELOW = "253,231,37"  # thresholds of less than 0.5
+_TABLE = """CREATE TABLE layer_styles (id INTEGER PRIMARY KEY NOT NULL, f_table_catalog TEXT, f_table_schema TEXT,
+    f_table_name TEXT, f_geometry_column TEXT, styleName TEXT, styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN,
+    description TEXT, owner TEXT, ui TEXT, update_time DATETIME)"""
+
+
+def coloured_by(columns: object) -> str | None:
+    """Name of the column that features are coloured by; None where they are no objects."""
+    return next((name for name in _COLOURED_BY if name in columns), None)  # type: ignore[operator]
+
+
+def add_style(path: Path, layer: str, column: str, moment: str) -> None:
+    """Put a default style into a GeoPackage, in the table that QGIS looks for: classes of mean probability.
+
+    Parameters
+    ----------
+    path : path
+        The GeoPackage.
+    layer, column : str
+        The layer, and the column that decides the colour.
+    moment : str
+        When it was made, as the file says it; a fixed one keeps the file's bytes.
+
+    Raises
+    ------
+    sqlite3.Error
+        When the file cannot be written.
+    """
+    row = ("", "", layer, "geom", "mean probability", _qml(column), "", 1, "", "", None, moment)
+    about = ("layer_styles", "attributes", "layer_styles", "styles of QGIS", moment, 0)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(_TABLE)
+        db.execute(f"INSERT INTO layer_styles VALUES (1, {', '.join('?' * len(row))})", row)
+        db.execute(
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            about,
+        )
+
+
+def _qml(column: str) -> str:
+    """Graduated colours in the language of QGIS."""
+    lows = [0.0, *(low for low, _ in _CLASSES)]
+    colours = [_BELOW, *(colour for _, colour in _CLASSES)]
+    ranges, symbols = [], []
+    for number, (low, high, colour) in enumerate(zip(lows, [*lows[1:], 1.0], colours, strict=True)):
+        ranges.append(
+            f'<range symbol="{number}" lower="{low:.6f}" upper="{high:.6f}" label="{low:g} to {high:g}" render="true"/>'
+        )
+        symbols.append(
+            f'<symbol type="fill" name="{number}" alpha="1"><layer class="SimpleFill" enabled="1" locked="0" pass="0">'
+            f'<prop k="color" v="{colour},110"/><prop k="outline_color" v="{colour},255"/>'
+            '<prop k="outline_width" v="0.4"/><prop k="style" v="solid"/></layer></symbol>'
+        )
+    return (
+        '<!DOCTYPE qgis><qgis version="3.16.0" styleCategories="Symbology">'
+        f'<renderer-v2 type="graduatedSymbol" attr="{column}" graduatedMethod="GraduatedColor" symbollevels="0">'
+        f"<ranges>{''.join(ranges)}</ranges><symbols>{''.join(symbols)}</symbols></renderer-v2></qgis>"
+    )
+
+
+def percent_colours() -> dict[int, tuple[int, int, int, int]]:
+    """Colours of probability in per cent, as in the quick-looks; all that is no per cent is clear."""
+    from darts_xr.products.quicklook import HEAT_COLOURS
+
+    shown = {value: (*(int(part) for part in HEAT_COLOURS[value]), 255) for value in np.arange(101).tolist()}
+    return {**dict.fromkeys(range(101, 256), (0, 0, 0, 0)), **shown}  # type: ignore[dict-item]
