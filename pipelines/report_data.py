@@ -22,9 +22,9 @@ from darts_xr.assess import h3_density, h3_density_by_year
 from darts_xr.assess.density import cell_shape
 from darts_xr.assess.sensitivity import mean_probability
 from darts_xr.globe import EQUAL_AREA, bounds_of, box_polygons, centroids
+from pipelines.progress import STAGES
 from pipelines.records import Record, Run
 from pipelines.results import Results
-from pipelines.scenes import STAGES
 from pipelines.schema import COUNTS
 
 log = logging.getLogger(__name__)

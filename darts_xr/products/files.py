@@ -77,8 +77,8 @@ def write_vectors(
     """Write a product as GeoParquet 1.1 (with bbox covering) and GeoPackage.
 
     Rows are sorted along a Hilbert curve, so that a window is read from few row groups. A file appears under
-    its name only when it is whole: on a failure the file of before stays. Equal frames give equal bytes. A GeoPackage of
-    objects also holds a style for QGIS (table ``layer_styles``), which colours them by mean probability.
+    its name only when it is whole: on a failure the file of before stays. Equal frames give equal bytes. A GeoPackage
+    of objects also holds a style for QGIS (table ``layer_styles``), which colours them by mean probability.
 
     Parameters
     ----------
