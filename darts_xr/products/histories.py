@@ -56,7 +56,8 @@ def site_histories(
     Parameters
     ----------
     level2 : geopandas.GeoDataFrame
-        Level 2 of one or more years.
+        Level 2 of one or more years. With ``earliest_date`` and ``latest_date`` rates are by the days between the
+        images, else by calendar years.
     covered : geopandas.GeoDataFrame
         Ground seen per year: ``coverage(…)["level2"]``, columns ``year`` and ``geometry``.
     least_covered : float
@@ -119,6 +120,14 @@ def site_histories(
     )
 
 
+def _moment(year: int, rows: gpd.GeoDataFrame) -> float:
+    """Middle of a site's images of a year, in years; the calendar year where no dates are given."""
+    if not {"earliest_date", "latest_date"} <= set(rows.columns):
+        return float(year)
+    days = pd.to_datetime([rows["earliest_date"].min(), rows["latest_date"].max()])
+    return float(year + (days.dayofyear.to_numpy().mean() - 1) / 365.25)
+
+
 def _history(
     number: int, name: str, whole: BaseGeometry, rows: gpd.GeoDataFrame, seen: gpd.GeoSeries, least: float
 ) -> list[tuple[Any, ...]]:
@@ -131,6 +140,7 @@ def _history(
     metric = dict(
         zip(outlines, gpd.GeoSeries(list(outlines.values()), crs="EPSG:4326").to_crs(local), strict=True)
     )
+    moments = {year: _moment(year, part) for year, part in rows.groupby("year")}
     first, last = min(outlines), max(outlines)
     direction = advance_direction(metric[first], metric[last])
     azimuth = np.nan if direction is None else float(np.degrees(np.arctan2(*direction)) % 360)
@@ -146,7 +156,7 @@ def _history(
                 growth = area - float(rows.loc[rows["year"] == before, "area_m2"].sum())
                 if direction is not None:
                     retreat = reach(metric[year], direction) - reach(metric[before], direction)
-        span = year - before if before is not None else 1
+        span = moments[year] - moments[before] if year in outlines and before is not None else np.nan
         shape = outlines.get(year, shapely.MultiPolygon())
         found.append(
             (

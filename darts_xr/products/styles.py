@@ -1,12 +1,10 @@
-"""How products look where they are opened: a style in a GeoPackage, colours in a GeoTIFF."""
+"""How products look where they are opened: a style in a GeoPackage."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-
-import numpy as np
 
 #: Column of Level 1 and of Level 2 that features are coloured by.
 _COLOURED_BY = ("pval_mean", "pval_mean_of_mean_level1")
@@ -77,11 +75,3 @@ def _qml(column: str) -> str:
         f'<renderer-v2 type="graduatedSymbol" attr="{column}" graduatedMethod="GraduatedColor" symbollevels="0">'
         f"<ranges>{''.join(ranges)}</ranges><symbols>{''.join(symbols)}</symbols></renderer-v2></qgis>"
     )
-
-
-def percent_colours() -> dict[int, tuple[int, int, int, int]]:
-    """Colours of probability in per cent, as in the quick-looks; all that is no per cent is clear."""
-    from darts_xr.products.quicklook import HEAT_COLOURS
-
-    shown = {value: (*(int(part) for part in HEAT_COLOURS[value]), 255) for value in np.arange(101).tolist()}
-    return {**dict.fromkeys(range(101, 256), (0, 0, 0, 0)), **shown}  # type: ignore[dict-item]

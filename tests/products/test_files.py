@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import geopandas as gpd
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pyogrio
 import pytest
 import shapely
 
+from darts_xr.assess import read_inventory
 from darts_xr.errors import CRSError, ProductError
 from darts_xr.products import coverage, empty_level1, level2, product_name, write_vectors
 from tests.products.rows import box, image, random_level1
@@ -138,6 +140,29 @@ def test_geopackage_passes_the_checks_of_gdal(rows: gpd.GeoDataFrame, tmp_path: 
     found = checker.GPKGChecker(str(path), abort_at_first_error=False, extra_checks=True)
     found.check()
     assert found.errors == []
+
+
+def test_objects_open_coloured_by_their_probability(rows: gpd.GeoDataFrame, tmp_path: Path) -> None:
+    for name, frame, column in (
+        ("one", rows, "pval_mean"), ("two", level2(rows), "pval_mean_of_mean_level1"),
+    ):  # fmt: skip
+        (path,) = write_vectors(frame, tmp_path / name, formats=["gpkg"])
+        with sqlite3.connect(path) as db:
+            style = db.execute(
+                "SELECT f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles"
+            )
+            ((layer, geometry, default, text),) = style.fetchall()
+        assert (layer, geometry, default) == (name, "geom", 1)
+        drawn = ElementTree.fromstring(text).find("renderer-v2")
+        assert drawn is not None
+        assert drawn.get("attr") == column
+        assert [one.get("upper") for one in drawn.iter("range")][-1] == "1.000000"
+        assert len(list(drawn.iter("range"))) == len(list(drawn.iter("symbol")))
+
+
+def test_an_inventory_reader_takes_a_product_for_one_layer(rows: gpd.GeoDataFrame, tmp_path: Path) -> None:
+    (path,) = write_vectors(rows, tmp_path / "x", formats=["gpkg"])
+    assert len(read_inventory(path).features) == len(rows)
 
 
 def test_duckdb_reads_the_parquet(rows: gpd.GeoDataFrame, tmp_path: Path) -> None:

@@ -52,6 +52,17 @@ def test_three_states_and_rates_of_a_slump_that_advances_east():
     assert table.loc[2021].geometry.is_empty
 
 
+def test_rates_go_by_the_days_between_the_images_where_these_are_known():
+    rows = _level2(SLUMP)
+    rows["earliest_date"] = ["2020-07-01", "2022-08-20", "2023-07-01"]
+    rows["latest_date"] = ["2020-07-31", "2022-08-30", "2023-07-31"]
+    table = site_histories(rows, _seen(dict.fromkeys((2020, 2021, 2022, 2023), WIDE))).set_index("year")
+    days = (np.datetime64("2022-08-25") - np.datetime64("2020-07-16")).astype(int)
+    assert table.loc[2022, "growth_m2_per_year"] == pytest.approx(1800 / (days / 365.25), rel=0.005)
+    assert table.loc[2022, "growth_m2"] == 1800
+    assert np.isnan(table.loc[2021, "growth_m2_per_year"])
+
+
 def test_sites_are_apart_and_a_site_that_gains_nothing_has_no_direction():
     boxes = {
         2020: [*SLUMP[2020], (501000, 7701000, 501050, 7701050)],
