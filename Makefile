@@ -3,13 +3,13 @@ PYTHON ?= python3
 SEED ?= 7
 OUT ?= demo
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint docs format clean
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train,viz]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,train,viz]'
 	# For its checker of GeoPackages, which needs nothing of GDAL that it depends on.
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gdal-utils
 	touch .venv/ready
@@ -26,6 +26,9 @@ lint: .venv/ready  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+docs: .venv/ready  ## the documentation site, in docs/_build
+	.venv/bin/python -m sphinx -W --keep-going -q docs docs/_build
 
 format: .venv/ready  ## put the code in the project's format
 	.venv/bin/ruff check --fix .
