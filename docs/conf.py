@@ -1,0 +1,38 @@
+"""Sphinx: how the site of the documentation is built; ``make docs`` does it, warnings are errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # this tree, whatever is installed
+
+project = "darts_xr"
+author = "The authors of darts_xr"
+release = version = version_of("darts-xr")
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "_generate"]
+exclude_patterns = ["_build"]
+# Types of other projects are not looked up on their servers: only references between our own pages are made and checked.
+nitpicky = True
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# DARTS_XR_DOCS=text leaves the cells of the notebooks out.
+nb_execution_mode = "off" if os.environ.get("DARTS_XR_DOCS") == "text" else "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+autosummary_generate = False
+autodoc_typehints = "none"  # the docstrings have them
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+html_theme = "furo"
+html_title = f"darts_xr {release}"
+html_copy_source = False
+html_show_sourcelink = False
