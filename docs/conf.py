@@ -17,6 +17,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpyd
 exclude_patterns = ["_build"]
 # Types of other projects are not looked up on their servers: only references between our own pages are made and checked.
 nitpicky = True
+nitpick_ignore = [("py:class", "collections.abc.Callable")]  # the type of a field, which autodoc makes a reference
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -26,6 +27,7 @@ nb_execution_mode = "off" if os.environ.get("DARTS_XR_DOCS") == "text" else "for
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # widgets' scripts would come from other hosts
 
 autosummary_generate = False
 autodoc_typehints = "none"  # the docstrings have them
