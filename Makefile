@@ -20,7 +20,7 @@ demo: .venv/ready  ## a synthetic world, detected, aggregated and scored
 	.venv/bin/darts-xr demo --out $(OUT) --seed $(SEED)
 
 test: lint  ## everything that CI runs
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	.venv/bin/python -m pytest --numprocesses 3 --dist loadgroup
 
 lint: .venv/ready  ## ruff and mypy
 	.venv/bin/ruff check .

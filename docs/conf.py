@@ -1,17 +1,43 @@
-"""The documentation site: ``make docs``."""
+"""Sphinx: how the site of the documentation is built; ``make docs`` does it, warnings are errors."""
 
-from darts_xr import __version__
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # this tree, whatever is installed
 
 project = "darts_xr"
-copyright = "the authors of darts_xr"
-release = __version__
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+author = "The authors of darts_xr"
+release = version = version_of("darts-xr")
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "_generate"]
 exclude_patterns = ["_build"]
+# References between our own pages are checked; types of other projects are not looked up on their servers.
+nitpicky = True
+nitpick_ignore = [
+    ("py:class", "collections.abc.Callable")
+]  # the type of a field, which autodoc makes a reference
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# DARTS_XR_DOCS=text leaves the cells of the notebooks out.
+nb_execution_mode = "off" if os.environ.get("DARTS_XR_DOCS") == "text" else "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # widgets' scripts would come from other hosts
+
+autosummary_generate = False
+autodoc_typehints = "none"  # the docstrings have them
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+smartquotes = False
 html_theme = "furo"
 html_title = f"darts_xr {release}"
-autosummary_generate = True
-numpydoc_show_class_members = False
-myst_enable_extensions = ["colon_fence"]
-myst_heading_anchors = 3
-# Links to files beside docs/; Mermaid, which draws with a script of another host, so that its text is shown instead.
-suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]
+html_copy_source = False
+html_show_sourcelink = False

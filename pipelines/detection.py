@@ -67,7 +67,7 @@ def detect(
     on_scene : callable, optional
         Called after each scene with its record and the number of scenes to be done.
     on_stage : callable, optional
-        Called, from any thread, with a :class:`pipelines.progress.Event` of a scene in hand and the number of scenes.
+        Called, from any thread, with a ``pipelines.progress.Event`` of a scene in hand and the number of scenes.
 
     Returns
     -------

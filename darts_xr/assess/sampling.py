@@ -88,7 +88,7 @@ def review_sample(detected: pd.DataFrame, plan: SamplePlan | None = None) -> pd.
     -------
     pandas.DataFrame
         One row a showing, in the order in which they are shown: ``row`` (place in ``detected``), the columns
-        :data:`KEYS`, ``probability_class``, ``size_class`` (int64, from 0), ``weight`` (how many detections of its
+        ``KEYS``, ``probability_class``, ``size_class`` (int64, from 0), ``weight`` (how many detections of its
         stratum it stands for), ``repeat_of`` (number of the earlier showing, -1 for none).
 
     Raises

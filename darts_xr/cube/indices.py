@@ -73,7 +73,7 @@ def ndvi(red: Any, nir: Any) -> Any:
     Parameters
     ----------
     red, nir
-        As in :func:`normalised_difference`.
+        As in ``normalised_difference``.
 
     Returns
     -------

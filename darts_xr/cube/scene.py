@@ -93,7 +93,7 @@ def open_scene(
     chunks : int, tuple or "auto", optional
         Chunk side in pixels, or a pair (y, x); "auto" is 1024.
     mask_rule : str, optional
-        One of :data:`darts_xr.cube.MASK_RULES`; by default ``"udm2"`` where there is one, else ``"udm1"``.
+        One of :data:`darts_xr.planet.MASK_RULES`; by default ``"udm2"`` where there is one, else ``"udm1"``.
     engine : {"exact", "odc-stac", "stackstac"}, optional
         Who warps the auxiliary layers. The default is exact and independent of the chunks; stackstac reads assets of
         one band only, such as a DEM.

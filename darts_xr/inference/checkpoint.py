@@ -58,7 +58,7 @@ class Checkpoint:
     temperature : float, optional
         What logits are divided by for a calibrated probability; None where it was never fitted.
     statistics : dict, optional
-        Distribution of each band in the training scenes; see :mod:`darts_xr.inference.drift`.
+        Distribution of each band in the training scenes; see :func:`darts_xr.inference.scene_drift`.
     format : str
         ``"darts_xr"``, ``"thaw-slump-segmentation"`` or ``"darts-nextgen"``.
     """

@@ -105,7 +105,7 @@ def write_world(
     centre : tuple of float
         Longitude and latitude of the first site, degrees; the UTM zone follows from it.
     landscape : {"tundra", "polar_desert", "shrubland"}
-        Kind of land; see :data:`darts_xr.sample.landscape.GROUNDS`.
+        Kind of land; see ``darts_xr.sample.landscape.GROUNDS``.
     progress : callable, optional
         Called with a line of text before each file.
 

@@ -30,7 +30,7 @@ def training_statistics(member: Checkpoint, store: PatchStore, rows: NDArray[np.
     Returns
     -------
     dict
-        For ``save_checkpoint(statistics=…)``; see :mod:`darts_xr.inference.drift`.
+        For ``save_checkpoint(statistics=…)``; see :func:`darts_xr.inference.scene_drift`.
     """
     arrays = store.arrays()
     places = {name: (kind, place) for kind, names in store.layout.items() for place, name in enumerate(names)}

@@ -27,6 +27,7 @@ VERBS = (
     "bench",
     "catalog",
     "coverage",
+    "cube",
     "demo",
     "detect",
     "doctor",
