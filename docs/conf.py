@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -13,7 +12,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # this tree, whatever is installed
 project = "darts_xr"
 author = "The authors of darts_xr"
 release = version = version_of("darts-xr")
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "_generate"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "_generate"]
 exclude_patterns = ["_build"]
 # References between our own pages are checked; types of other projects are not looked up on their servers.
 nitpicky = True
@@ -23,13 +22,6 @@ nitpick_ignore = [
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-
-# DARTS_XR_DOCS=text leaves the cells of the notebooks out.
-nb_execution_mode = "off" if os.environ.get("DARTS_XR_DOCS") == "text" else "force"
-nb_execution_raise_on_error = True
-nb_execution_timeout = 120
-nb_merge_streams = True
-nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # widgets' scripts would come from other hosts
 
 autosummary_generate = False
 autodoc_typehints = "none"  # the docstrings have them
