@@ -196,7 +196,8 @@ def _layers(run: Run) -> str:
     unusual = Counter(band for scene in run.done for band in scene.get("drift", {}).get("unusual", ()))
     compared = sum("drift" in scene for scene in run.done)
     if compared:
-        page += f"<h3>Unlike the training</h3><p>{compared:,} scene(s) were compared with those of the training.</p>"
+        found = "some are unlike all of them" if unusual else "none is unlike all of them"
+        page += f"<h3>Unlike the training</h3><p>{compared:,} scene(s) were compared with those of the training; {found}.</p>"
         if unusual:
             page += table(
                 ["band", "scenes unlike any of the training"],
