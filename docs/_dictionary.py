@@ -199,9 +199,9 @@ TABLES: dict[str, Table] = {
             "covered_share": "share of the site that was seen in the year, 0 to 1",
             "area_m2": "area of the year's Level 2 features; NaN where not detected",
             "growth_m2": "that minus the area of the last year in which it was detected",
-            "growth_m2_per_year": "the same a year",
+            "growth_m2_per_year": "the same a year, by the days between the middles of the images of each year",
             "retreat_m": "how much farther the outline reaches along the direction of advance than it did then",
-            "retreat_m_per_year": "the same a year",
+            "retreat_m_per_year": "the same a year, likewise",
             "advance_azimuth_deg": "direction of advance, degrees clockwise from north; NaN below 36 m² of new ground",
             "area_low_m2": "area of pixels at or above threshold + 0.15, on the site and 30 m around it",
             "area_high_m2": "the same at threshold − 0.15",
@@ -263,6 +263,7 @@ ITEM: dict[str, str] = {
     "ensemble": "names of the networks",
     "tiling": "how the scene was cut into tiles",
     "auxiliary_coverage": "share of valid pixels that each layer was measured for, as JSON",
+    "probability": "only after `rethreshold`: that statistics are of the stored per cent",
     "synthetic": "only on synthetic scenes",
 }
 
