@@ -197,8 +197,8 @@ def _layers(run: Run) -> str:
     compared = sum("drift" in scene for scene in run.done)
     if compared:
         found = "some are unlike all of them" if unusual else "none is unlike all of them"
-        told = f"{compared:,} scene(s) were compared with those of the training; {found}."
-        page += f"<h3>Unlike the training</h3><p>{told}</p>"
+        said = f"{compared:,} scene(s) were compared with those of the training; {found}."
+        page += f"<h3>Unlike the training</h3><p>{said}</p>"
         if unusual:
             page += table(
                 ["band", "scenes unlike any of the training"],
