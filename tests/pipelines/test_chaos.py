@@ -140,7 +140,9 @@ def test_a_second_ctrl_c_ends_the_run_at_once(
         os.killpg(command.pid, signal.SIGINT)
         time.sleep(0.1)
         os.killpg(command.pid, signal.SIGINT)
-        assert command.wait(20) == 130, command.told  # a few seconds, on a machine that is not busy
+        # A few seconds, on a machine that is not busy. A signal that comes when all is done and Python ends kills it
+        # as such, which a shell shows as 130, too.
+        assert command.wait(20) in (130, -signal.SIGINT), command.told
         _wait(lambda: not any(_alive(child) for child in family))
     run = open_run(out)
     assert run.record["state"] in ("stopped", "interrupted")
