@@ -26,6 +26,7 @@ _HOMES = {
     "histories": "following",
     "open_run": "records",
     "plan": "detection",
+    "plot_curve": "rethresholding",
     "report": "reports",
     "rethreshold": "rethresholding",
     "steps": "console",

@@ -141,8 +141,12 @@ def steps(console: Console | None = None) -> Iterator[Steps]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or notes) as progress:
+    console = console or notes
+    with Progress(*columns, console=console) as progress:
         yield Steps(progress)
+        if console.is_jupyter:  # whose bar is a widget, which a saved notebook does not keep
+            whole = progress.tasks[0]
+            console.print(f"{whole.description}, {whole.fields['facts']}", highlight=False, soft_wrap=True)
 
 
 def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

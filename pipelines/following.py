@@ -65,8 +65,9 @@ def histories(run: str | os.PathLike[str] | Run) -> gpd.GeoDataFrame:
         cube = dx.open_cube(
             items, bbox=(west - _DEGREES, south - _DEGREES, east + _DEGREES, north + _DEGREES)
         )
-        yearly = cube["probability"].groupby("time.year").max("time").rename(year="time")
-        series = site_series(yearly, whole, threshold=threshold, margin=_AROUND)
+        # -1 for what was not seen: of NaN alone NumPy warns, and Dask hides that warning in one thread only.
+        yearly = cube["probability"].fillna(-1).groupby("time.year").max("time").rename(year="time")
+        series = site_series(yearly.where(yearly >= 0), whole, threshold=threshold, margin=_AROUND)
         here = rows.index[rows["year"].isin(series.index)]
         of_year = series.loc[table.loc[here, "year"]]
         table.loc[here, "area_low_m2"] = of_year["area_low_m2"].to_numpy()

@@ -417,7 +417,7 @@ def plot_curve(curve: pd.DataFrame, *, threshold: float | None = None) -> Any:
     ):
         panel.plot(curve.index, values, marker="o", color="#0072B2")
         panel.set_ylabel(label)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.08 * max(values.max(), 1e-3))  # points at the top whole
         panel.grid(alpha=0.3)
         if threshold is not None:
             panel.axvline(

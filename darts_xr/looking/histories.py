@@ -60,7 +60,8 @@ def plot_history(histories: gpd.GeoDataFrame, site: int, *, ax: Any = None) -> A
             ax.plot(rows["year"][here], height[here], mark, color=colour, markersize=8, label=state)
     ax.set_xticks(rows["year"].tolist())
     ax.set_ylabel("area, ha")
-    ax.set_ylim(bottom=min(0, -0.05 * height.max()))
+    top = ax.get_ylim()[1]
+    ax.set_ylim(-0.05 * top, 1.05 * top)  # points and bars whole
     ax.set_title(f"site {site}, {rows['site_geohash'].iloc[0]}", fontsize=10)
     ax.legend(frameon=False, fontsize=8)
     ax.grid(alpha=0.3)

@@ -31,21 +31,27 @@ class _Style:
     colours: str
     label: str
     limits: tuple[float, float] | None = None
-    symmetric: bool = False
+    middle: float | None = None  # of a symmetric range
 
 
 _STYLES = {
     **{name: _Style("gray", f"{name}, reflectance × 10,000") for name in ("blue", "green", "red", "nir")},
     "ndvi": _Style("BrBG", "NDVI", (-1.0, 1.0)),
-    "relative_elevation": _Style("PuOr_r", "relative elevation, m", symmetric=True),
+    "relative_elevation": _Style("PuOr_r", "relative elevation, m", middle=0.0),
     "slope": _Style("cividis", "slope, degrees"),
-    "tc_brightness": _Style("PuOr", "trend of tasselled-cap brightness, uint8", symmetric=False),
-    "tc_greenness": _Style("PuOr", "trend of tasselled-cap greenness, uint8"),
-    "tc_wetness": _Style("PuOr", "trend of tasselled-cap wetness, uint8"),
+    **{
+        f"tc_{name}": _Style("PuOr", f"trend of tasselled-cap {name}, 8 bits, 127: no change", middle=127.0)
+        for name in ("brightness", "greenness", "wetness")
+    },
     "probability": _Style("magma", "probability", (0.0, 1.0)),
     "member_probability": _Style("magma", "probability of a member", (0.0, 1.0)),
     "spread": _Style("viridis", "largest minus smallest member", (0.0, 1.0)),
 }
+# Colours of the ESRI annual land cover as its makers draw it.
+_LANDCOVER = {
+    0: "#1a5a8c", 1: "#419bdf", 2: "#397d49", 4: "#7a87c6", 5: "#e49635", 7: "#c4281b", 8: "#a59b8f", 9: "#a8ebff",
+    10: "#616161", 11: "#e3e2c3",
+}  # fmt: skip
 _VALID = {0: "masked", 1: "valid"}
 _BINARY = {0: "no object", 1: "object"}
 
@@ -194,7 +200,8 @@ def layer(array: xr.DataArray, *, ax: Any = None) -> Any:
     """
     known = {"valid": _VALID, "binary": _BINARY, "landcover": {0: "open sea", **ESRI_CLASSES}}
     if array.name in known:
-        return classes(array, known[str(array.name)], ax=ax)
+        colours = _LANDCOVER if array.name == "landcover" else None
+        return classes(array, known[str(array.name)], colours=colours, ax=ax)
     _one_scene(array)
     shown = _thinned(array.to_dataset(name="shown"))["shown"]
     values = shown.values.astype(np.float32)
@@ -203,7 +210,7 @@ def layer(array: xr.DataArray, *, ax: Any = None) -> Any:
     unit = array.attrs.get("units", "")
     words = str(array.attrs.get("long_name", array.name)) + (f", {unit}" if unit not in ("", "1") else "")
     style = _STYLES.get(str(array.name), _Style("viridis", words))
-    low, high = style.limits or _robust(values, style.symmetric)
+    low, high = style.limits or _robust(values, style.middle)
     ax = _axes(ax, array)
     image = ax.imshow(
         values, extent=_extent(array)[0], interpolation="nearest", aspect=ax.get_aspect(), cmap=style.colours,
@@ -213,18 +220,20 @@ def layer(array: xr.DataArray, *, ax: Any = None) -> Any:
     return ax
 
 
-def _robust(values: NDArray[np.float32], symmetric: bool) -> tuple[float, float]:
+def _robust(values: NDArray[np.float32], middle: float | None) -> tuple[float, float]:
     known = values[np.isfinite(values)]
     if not known.size:
         return 0.0, 1.0
     low, high = np.percentile(known, (2, 98))
-    if symmetric:
-        reach = max(abs(low), abs(high))
-        return -float(reach), float(reach)
+    if middle is not None:
+        reach = max(abs(low - middle), abs(high - middle))
+        return float(middle - reach), float(middle + reach)
     return float(low), float(high)
 
 
-def classes(array: xr.DataArray, names: Mapping[int, str], *, ax: Any = None) -> Any:
+def classes(
+    array: xr.DataArray, names: Mapping[int, str], *, colours: Mapping[int, str] | None = None, ax: Any = None
+) -> Any:
     """Draw a map of classes with a legend that says how much of it each covers.
 
     Parameters
@@ -232,7 +241,9 @@ def classes(array: xr.DataArray, names: Mapping[int, str], *, ax: Any = None) ->
     array : xarray.DataArray
         (y, x) of whole numbers or booleans.
     names : mapping of int to str
-        Name of each class; others are no data and stay grey.
+        Name of each class; others, and NaN, are no data and stay grey.
+    colours : mapping of int to str, optional
+        Colour of each class; by default of a palette that the colour-blind can tell apart.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default a new figure.
 
@@ -247,17 +258,18 @@ def classes(array: xr.DataArray, names: Mapping[int, str], *, ax: Any = None) ->
     """
     with naming_extra("viz", "a picture"):
         from matplotlib import colormaps
+        from matplotlib.colors import to_rgba
         from matplotlib.patches import Patch
 
     _one_scene(array)
-    values = _thinned(array.to_dataset(name="shown"))["shown"].values.astype(np.int64)
+    values = _thinned(array.to_dataset(name="shown"))["shown"].values
     picture = np.zeros((*values.shape, 4), np.float32)
     handles, palette = [], colormaps["tab20b" if len(names) > 3 else "cividis"]
     for number, (value, name) in enumerate(names.items()):
         here = values == value
         if not here.any():
             continue
-        colour = palette(number / max(len(names) - 1, 1))
+        colour = to_rgba(colours[value]) if colours else palette(number / max(len(names) - 1, 1))
         picture[here] = colour
         handles.append(Patch(color=colour, label=f"{name}, {here.mean():.1%}"))
     ax = _axes(ax, array)

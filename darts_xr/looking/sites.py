@@ -127,6 +127,7 @@ def timeline(
     >>> axes = timeline(cube["probability"], level2.iloc[[0]])  # doctest: +SKIP
     """
     with naming_extra("viz", "a picture"):
+        import matplotlib.dates as mdates
         import matplotlib.pyplot as plt
 
     table = site_series(probability, site, threshold=threshold)
@@ -142,8 +143,12 @@ def timeline(
         if rows.any():
             ax.plot(table.index[rows], area[rows], "o", color="#0072B2", markerfacecolor=face, label=label)
     synthetic = "synthetic" in probability.coords and bool(np.any(probability["synthetic"].values))
+    dates = mdates.AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call,unused-ignore]
+    words = mdates.ConciseDateFormatter(dates)  # type: ignore[no-untyped-call,unused-ignore]
+    ax.xaxis.set(major_locator=dates, major_formatter=words)
     ax.set_ylabel("area, ha")
-    ax.set_ylim(bottom=0)
+    top = ax.get_ylim()[1]
+    ax.set_ylim(-0.05 * top, 1.05 * top)  # points and bars whole
     ax.set_title(
         f"area at a threshold of {threshold:g}, bars: ± {SPREAD:g}" + (" (synthetic)" if synthetic else ""),
         fontsize=10,
@@ -212,7 +217,11 @@ def sheet(
         drawn = rgb(step, ax=ax) if isinstance(step, xr.Dataset) else layer(step, ax=ax)
         overlay(step, outline, ax=drawn, color="cyan")
         ax.set_title(time_text(step["time"].values)[:10], fontsize=9)
-        ax.set_axis_off()
+        ax.set(xticks=[], yticks=[], xlabel="", ylabel="")  # set_axis_off would hide the grey of no data, too
+        if isinstance(step, xr.DataArray):
+            drawn.images[0].colorbar.remove()
+    if isinstance(near, xr.DataArray):
+        figure.colorbar(axes[0, 0].images[0], ax=axes, label="probability", shrink=0.8)
     if "synthetic" in near.coords and bool(np.any(near["synthetic"].values)):
         figure.suptitle("synthetic scenes, no real observation", fontsize=10)
     return figure

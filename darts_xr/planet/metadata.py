@@ -78,6 +78,9 @@ def _properties(fields: dict[str, Any]) -> dict[str, Any]:
                 properties[name] = convert(fields[field])
             except (TypeError, ValueError) as error:
                 logger.warning("metadata field %s is not used: %s", field, error)
+    # As darts_xr.sample writes: such a delivery must never pass as a real one.
+    if str(fields.get("notice", "")).startswith("synthetic"):
+        properties |= {"darts:synthetic": True, "description": str(fields["notice"])}
     return properties
 
 

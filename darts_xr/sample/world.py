@@ -155,8 +155,12 @@ def write_world(
         say(f"auxiliary layers of site {site + 1}")
         auxiliary += _write_auxiliary(world.root / "auxiliary", site, land, crs)
         infrastructure.append(_mapped_infrastructure(land, seed, crs))
-    items = [_mark(item) for item in planet_items(world.root / "scenes")]
-    write_catalog(items, world.catalog, title=f"Sample world {seed}", description=f"Scenes, {NOTICE}")
+    write_catalog(
+        planet_items(world.root / "scenes"),
+        world.catalog,
+        title=f"Sample world {seed}",
+        description=f"Scenes, {NOTICE}",
+    )
     write_catalog(
         auxiliary, world.auxiliary, title=f"Sample world {seed}", description=f"Auxiliary, {NOTICE}"
     )
@@ -326,12 +330,6 @@ def _item(
             },
         ),
     )
-    return item
-
-
-def _mark(item: pystac.Item) -> pystac.Item:
-    item.properties["description"] = NOTICE
-    item.properties["darts:synthetic"] = True
     return item
 
 

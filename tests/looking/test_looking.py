@@ -75,9 +75,25 @@ def test_layers_have_their_unit_and_a_range_that_suits_them(scene: xr.Dataset):
     assert low == -high
     assert height.figure.axes[-1].get_ylabel() == "relative elevation, m"
     assert scene["ndvi"].darts.layer().images[0].get_clim() == (-1, 1)
+    trend = scene.darts.layer("tc_greenness")
+    assert np.mean(trend.images[0].get_clim()) == 127
+    assert "127: no change" in trend.figure.axes[-1].get_ylabel()
     legend = scene.darts.mask().get_legend()
     share = float(scene["valid"].mean())
     assert f"valid, {share:.1%}" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_land_cover_has_the_colours_of_its_makers_and_nothing_where_it_has_no_data():
+    values = np.full(GRID.shape, 255, "uint8")
+    values[:10], values[10:20] = 1, 11
+    cover = xr.DataArray(values, coords=xr_coords(GRID), dims=("y", "x"), name="landcover")
+    axes = layer(cover)
+    shown = np.asarray(axes.images[0].get_array())
+    assert shown[5, 0] == pytest.approx(matplotlib.colors.to_rgba("#419bdf"))
+    assert shown[15, 0] == pytest.approx(matplotlib.colors.to_rgba("#e3e2c3"))
+    assert shown[25, 0, 3] == 0
+    names = [text.get_text().split(",")[0] for text in axes.get_legend().get_texts()]
+    assert names == ["water", "rangeland"]
 
 
 def test_outlines_come_in_any_crs_and_leave_the_extent(cube: xr.DataArray):
@@ -125,6 +141,8 @@ def test_timeline_and_sheet_show_each_step(cube: xr.DataArray):
     titles = [ax.get_title() for ax in figure.axes if ax.images]
     assert titles[:3] == ["2021-07-01", "2022-07-01", "2023-07-01"]
     assert "synthetic" in figure.get_suptitle()
+    assert all(ax.axison for ax in figure.axes if ax.images)  # the grey of no data is seen
+    assert [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "<colorbar>"] == ["probability"]
     assert sheet(cube.to_dataset(), SITE) is not None
 
 

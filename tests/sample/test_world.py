@@ -59,6 +59,7 @@ def test_everything_says_that_it_is_synthetic(world: SampleWorld):
         for item in dx.load_items(source):
             assert item.properties["darts:synthetic"] is True
             assert "synthetic" in item.properties["description"]
+    assert all(item.properties["darts:synthetic"] for item in dx.planet_items(world.root / "scenes"))
     for path in world.root.rglob("*_metadata.json"):
         assert "synthetic" in json.loads(path.read_text())["properties"]["notice"]
     scene = dx.open_scene(dx.load_items(world.catalog)[0])
