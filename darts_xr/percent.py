@@ -74,6 +74,17 @@ def undecided_percents(threshold: float, stored_at: float) -> list[int]:
     return found
 
 
+def to_stored(probability: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Give back the per cent that :func:`to_probability` made a probability of.
+
+    Examples
+    --------
+    >>> to_stored(to_probability(np.array([0, 29, 255], "uint8")))
+    array([  0,  29, 255], dtype=uint8)
+    """
+    return np.where(np.isnan(probability), NO_DATA, np.rint(probability * 100)).astype(np.uint8)
+
+
 def to_probability(percent: NDArray[Any]) -> NDArray[np.float32]:
     """Turn stored per cent into float32 probability 0 to 1, NaN where there are no data.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -9,6 +10,9 @@ import darts_xr as dx
 from darts_xr.cube import StoredCube
 from darts_xr.digests import multihash
 from pipelines.records import Run, open_run
+from pipelines.results import read_results
+
+log = logging.getLogger(__name__)
 
 
 def store_run(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str], **options: Any) -> StoredCube:
@@ -35,8 +39,14 @@ def store_run(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str], **
     >>> store_run("run", "banks.zarr", bbox=(-122, 72, -121, 72.5))  # doctest: +SKIP
     """
     run = run if isinstance(run, Run) else open_run(run)
-    outputs = {scene["id"]: scene["outputs"] for scene in run.done}
-    items = list(dx.search(str(run.folder / "catalog.json")))
+    # Scenes whose files are gone or not what was written are left out there, with a warning.
+    outputs = {scene.record["id"]: scene.record["outputs"] for scene in read_results(run).scenes}
+    items = [item for item in dx.search(str(run.folder / "catalog.json")) if item.id in outputs]
+    if lacking := sorted(outputs.keys() - {item.id for item in items}):
+        log.warning(
+            "%d scene(s) are not in the catalogue of %s, so they are left out (%s); darts-xr detect with the same "
+            "settings writes it anew", len(lacking), run.folder, ", ".join(lacking[:3])
+        )  # fmt: skip
     for item in items:
         for key in ("probability", "binary"):
             # The record knows what the file holds; the item says only how it was made.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import statistics
 import tempfile
@@ -19,6 +20,7 @@ import pystac
 import torch
 
 import darts_xr as dx
+from darts_xr.atomic import write_atomic
 from darts_xr.cube.bands import BANDS, select_bands
 from darts_xr.errors import ParameterError, PipelineError
 from darts_xr.inference import Architecture, Ensemble, save_checkpoint
@@ -30,6 +32,8 @@ from darts_xr.sample import SampleWorld, write_world
 from pipelines.detection import detect
 from pipelines.digests import digest
 from pipelines.settings import Settings
+
+log = logging.getLogger(__name__)
 
 ARCHIVE_PIXELS = 880e9  # input pixels of 2021 to 2023 (Nitze et al. 2025)
 ARCHIVE_SCENES = 17_169
@@ -267,10 +271,22 @@ def bench(
         },
         "synthetic": True,
     }
-    kept = _kept(ensemble)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(result))
+    _keep(ensemble, result)
     return result
+
+
+def _keep(ensemble: Ensemble, result: dict[str, Any]) -> None:
+    """Keep a result for plans, unless its scenes are too small to say anything of real ones."""
+    if result["scene_side"] < ensemble.tile:
+        log.warning(
+            "not kept for darts-xr detect --dry-run: scenes of %d px are smaller than a tile of the networks (%d px)",
+            result["scene_side"], ensemble.tile,
+        )  # fmt: skip
+        return
+    try:
+        write_atomic(_kept(ensemble), lambda part: part.write_text(json.dumps(result)))
+    except OSError as error:
+        log.warning("not kept for darts-xr detect --dry-run: %s", error)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.catalog import search
-from darts_xr.cube.metadata import utc_time
 from darts_xr.cube.stored import LABELS, SHARD, SIDE, STATE, STEPS, UNKNOWN, is_store, raw_store
 from darts_xr.cube.timecube import PROVENANCE, open_cube
 from darts_xr.errors import CubeError, EmptySearchError, ParameterError, naming_extra
 from darts_xr.globe import Bounds
-from darts_xr.percent import NO_DATA
+from darts_xr.percent import NO_DATA, to_stored
 
 if TYPE_CHECKING:
     import zarr
@@ -42,6 +41,8 @@ class StoredCube:
         The store.
     added, replaced, unchanged : list of str
         Ids of items that are new in it, that were made again since, and that it had already.
+    outside : list of str
+        Ids of items that do not lie on the ground of the store, and are not in it.
     gone : list of str
         Ids in the store that the source no longer has; they stay in it.
     """
@@ -50,21 +51,17 @@ class StoredCube:
     added: list[str]
     replaced: list[str]
     unchanged: list[str]
+    outside: list[str]
     gone: list[str]
 
 
 # --- one step --------------------------------------------------------------------------------------------------
 
 
-def _percent(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Whole per cent that a probability was read from."""
-    return np.where(np.isnan(probability), NO_DATA, np.rint(probability * 100)).astype(np.uint8)
-
-
 def _as_stored(raster: xr.DataArray) -> da.Array:
     if raster.name != "probability":
         return raster.data
-    return raster.data.map_blocks(_percent, dtype="uint8", meta=np.empty((0, 0, 0), np.uint8))
+    return raster.data.map_blocks(to_stored, dtype="uint8", meta=np.empty((0, 0, 0), np.uint8))
 
 
 def _state(item: pystac.Item, bands: Sequence[str]) -> str:
@@ -143,6 +140,20 @@ def _resize(group: zarr.Group, steps: int) -> None:
             array.resize((steps, *array.shape[1:]))
 
 
+def _on_ground(
+    items: Sequence[pystac.Item], stored: xr.Dataset, path: str
+) -> tuple[list[pystac.Item], list[str]]:
+    """Items that meet the ground of a store, and the ids of the others."""
+    west, south, east, north = stored.odc.geobox.extent.to_crs("EPSG:4326").boundingbox
+    try:
+        found = list(search(items, bbox=(west, south, east, north)))
+    except EmptySearchError as error:
+        raise EmptySearchError(
+            f"no item lies on the ground of {path}; give this region another store"
+        ) from error
+    return found, sorted({item.id for item in items} - {item.id for item in found})
+
+
 # --- labelled public function ----------------------------------------------------------------------------------
 
 
@@ -207,12 +218,12 @@ def store_cube(
     path = os.fspath(out)
     if not is_store(path):
         raise ParameterError(f"the name of a store ends in .zarr; got {path!r}")
-    source_items = list(search(source))
-    items = list(search(source_items, bbox=bbox, datetime=datetime))
+    known = list(search(source))
+    asked = list(search(known, bbox=bbox, datetime=datetime))
     try:
         zarr.open_group(path, mode="r")
     except FileNotFoundError:
-        first = open_cube(items, bands=bands, bbox=bbox, resolution=resolution, crs=crs, chunks=SHARD)
+        first = open_cube(asked, bands=bands, bbox=bbox, resolution=resolution, crs=crs, chunks=SHARD)
         _begin(path, first)
         log.info("%s: begun with %d x %d pixels", path, first.sizes["y"], first.sizes["x"])
     else:
@@ -225,51 +236,32 @@ def store_cube(
         raise CubeError(
             f"{path} holds {', '.join(map(str, stored.data_vars))}, not {', '.join(bands)}; give another store"
         )
-    grid = stored.odc.geobox
-    west, south, east, north = grid.extent.to_crs("EPSG:4326").boundingbox
-    try:
-        items = list(search(items, bbox=(west, south, east, north)))
-    except EmptySearchError as error:
-        raise EmptySearchError(
-            f"no item lies on the ground of {path}; give this region another store"
-        ) from error
-    items.sort(key=lambda item: (utc_time(item), item.id))
-    ids, states = (
-        stored["item_id"].values.tolist(),
-        dict(zip(stored["item_id"].values, stored[STATE].values, strict=True)),
-    )
+    items, outside = _on_ground(asked, stored, path)
     now = {item.id: _state(item, bands) for item in items}
-    added = [item for item in items if item.id not in states]
-    replaced = [item for item in items if states.get(item.id, now[item.id]) != now[item.id]]
+    ids = stored["item_id"].values.tolist()
+    before = dict(zip(ids, stored[STATE].values.tolist(), strict=True))
+    added = [item for item in items if item.id not in before]
+    replaced = [item for item in items if before.get(item.id, now[item.id]) != now[item.id]]
+    # Slots whose writing was cut off are taken first.
     free = [slot for slot, name in enumerate(ids) if name == ""]
     slots = free + list(range(len(ids), len(ids) + len(added) - len(free)))
-    todo = sorted(
-        [*zip(slots, added, strict=False), *((ids.index(item.id), item) for item in replaced)],
-        key=lambda pair: pair[0],
-    )
+    todo = dict(zip((item.id for item in added), slots, strict=False))
+    todo |= {item.id: ids.index(item.id) for item in replaced}
     group = zarr.open_group(path, mode="r+")
-    _resize(group, max(len(ids), len(ids) + len(added) - len(free)))
-    for start in range(0, len(todo), STEPS):
-        batch = sorted(todo[start : start + STEPS], key=lambda pair: (utc_time(pair[1]), pair[1].id))
-        cube = open_cube([item for _, item in batch], bands=bands, like=grid, chunks=SHARD)
-        order = np.argsort([slot for slot, _ in batch])
-        _write(
-            group,
-            cube.isel(time=order),
-            [now[batch[k][1].id] for k in order],
-            np.array([batch[k][0] for k in order]),
-        )
-    known = {item.id for item in source_items}
-    gone = sorted(name for name in ids if name and name not in known)
-    if gone:
-        log.warning(
-            "%s keeps %d step(s) that the source no longer has: %s", path, len(gone), ", ".join(gone[:3])
-        )
-    touched = {item.id for item in (*added, *replaced)}
-    return StoredCube(
-        path,
-        [i.id for i in added],
-        [i.id for i in replaced],
-        [i.id for i in items if i.id not in touched],
-        gone,
-    )
+    _resize(group, max(len(ids), *(slot + 1 for slot in todo.values()), 0))
+    changed = sorted((*added, *replaced), key=lambda item: todo[item.id])
+    for start in range(0, len(changed), STEPS):
+        batch = changed[start : start + STEPS]
+        cube = open_cube(batch, bands=bands, like=stored.odc.geobox, chunks=SHARD)
+        at = np.array([todo[name] for name in cube["item_id"].values.tolist()])
+        cube, at = cube.isel(time=np.argsort(at)), np.sort(at)
+        _write(group, cube, [now[name] for name in cube["item_id"].values.tolist()], at)
+    gone = sorted({name for name in ids if name} - {item.id for item in known})
+    for names, what in (
+        (gone, "stay that the source no longer has"),
+        (outside, "are left out: not on its ground"),
+    ):
+        if names:
+            log.warning("%s: %d scene(s) %s: %s", path, len(names), what, ", ".join(names[:3]))
+    unchanged = [item.id for item in items if item.id not in todo]
+    return StoredCube(path, [i.id for i in added], [i.id for i in replaced], unchanged, outside, gone)

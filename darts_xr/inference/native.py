@@ -88,7 +88,6 @@ def write(path: Path, tensors: Weights, description: Description) -> None:
         "architecture": description.architecture.to_dict(),
         "bands": bands_to_dicts(description.bands),
     }
+    # The library's own writer lets nobody else read the file.
     content = safetensors.torch.save(tensors, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-    write_atomic(
-        path, lambda part: part.write_bytes(content)
-    )  # the library's own writer lets nobody else read it
+    write_atomic(path, lambda part: part.write_bytes(content))

@@ -41,6 +41,7 @@ def command(
     cluster_option: tuple[str, ...], as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Measure pixels per second of bare networks, prediction and the whole flow, here or on a cluster."""
+    from darts_xr.atomic import write_atomic
     from pipelines.machines import compare, read_result, reference_machines
     from pipelines.throughput import Bench
     from pipelines.throughput import bench as run_bench
@@ -66,10 +67,11 @@ def command(
     result["reference"] = reference_machines()
     if before is not None:
         result["compared"] = compare(result, before)
-    if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if not as_json:
         _show(result, request.price_per_hour)
+    if out is not None:
+        text = json.dumps(result, indent=1) + "\n"
+        write_atomic(out, lambda part: part.write_text(text, encoding="utf-8"))
     finish(result, as_json, out)
 
 
@@ -137,6 +139,8 @@ def _show(result: dict[str, Any], price: float | None) -> None:
         show_table(
             "Against the earlier one, Mpx/s", ["", "before", "now", "ratio", "more than they spread"], rows
         )
+        if not rows:
+            screen.print("Nothing to compare: the two have no number of workers in common.", highlight=False)
         for name, (old, new) in result["compared"]["differs"].items():
             screen.print(f"not the same: {name}, {old} before, {new} now", markup=False, highlight=False)
     known = result["reference"]

@@ -33,6 +33,6 @@ def command(
         from pipelines.console import show_table
 
         counts = asdict(stored)
-        rows = [[name, len(counts[name])] for name in ("added", "replaced", "unchanged", "gone")]
-        show_table("Scenes", ["in the store", "scenes"], rows)
+        rows = [[name, len(counts[name])] for name in ("added", "replaced", "unchanged", "outside", "gone")]
+        show_table("Scenes", ["", "scenes"], rows)
     finish(asdict(stored), as_json, out)

@@ -13,9 +13,10 @@ from distributed import LocalCluster
 import darts_xr as dx
 from darts_xr.cluster import ClusterClient
 from darts_xr.errors import ParameterError, PipelineError
+from darts_xr.inference import save_checkpoint
 from pipelines.cli import main
 from pipelines.machines import compare, read_result, reference_machines
-from pipelines.throughput import ARCHIVE_PIXELS, Bench, last_rate, networks
+from pipelines.throughput import ARCHIVE_PIXELS, Bench, bench, last_rate, networks
 from tests.pipelines.small import Small
 
 
@@ -139,3 +140,23 @@ def test_reference_machines_are_measured_ones_without_a_gpu_until_one_is():
     for machine in known["machines"]:
         for rate in machine["pixels_per_second"].values():
             assert f"{rate:,}" in results
+
+
+def test_scenes_smaller_than_a_tile_say_nothing_to_a_plan(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    larger, member = tmp_path / "larger.safetensors", dx.load_ensemble(small.model).members[0]
+    save_checkpoint(
+        larger, member.architecture.build(), name="larger", architecture=member.architecture, bands=member.bands,
+        tile=512, margin=member.margin, training={"synthetic": True}, licence="MIT",
+    )  # fmt: skip
+    bench(Bench(models=(larger,), device="cpu", size=256, repeats=1))
+    assert "smaller than a tile" in caplog.text
+    assert last_rate(dx.load_ensemble(larger)) is None
+
+
+def test_results_without_a_common_number_of_workers_compare_nothing(written: Path):
+    result = read_result(written)
+    other = {**result, "measurements": [{**result["measurements"][0], "workers": 2}]}
+    assert compare(result, other)["rows"] == []

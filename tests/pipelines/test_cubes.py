@@ -12,9 +12,10 @@ import xarray as xr
 from click.testing import CliRunner
 
 import darts_xr as dx
-from darts_xr.errors import CubeError, MissingBandsError, ParameterError
+from darts_xr.errors import CubeError, EmptySearchError, MissingBandsError, ParameterError
 from darts_xr.products import write_raster
 from pipelines.cli import main
+from pipelines.cubes import store_run
 from pipelines.settings import Rules
 from tests.pipelines.small import Small
 
@@ -116,6 +117,34 @@ def test_the_verb_adds_what_is_new_and_replaces_what_was_made_again(small: Small
     again = json.loads(CliRunner().invoke(main, command).stdout)
     assert (len(again["added"]), len(again["replaced"]), again["unchanged"]) == (1, 2, [])
     assert len(json.loads(CliRunner().invoke(main, command).stdout)["unchanged"]) == 3
+
+
+def test_scenes_off_the_ground_of_a_store_are_named(
+    small: Small, items: list[pystac.Item], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = small.detect(tmp_path / "far", small.items[-1:]).folder  # 40 km from the others
+    (away,) = dx.search(far / "catalog.json")
+    dx.store_cube(items[:1], tmp_path / "c.zarr")
+    done = dx.store_cube([*items[:2], away], tmp_path / "c.zarr")
+    assert (done.added, done.outside, done.gone) == ([items[1].id], [away.id], [])
+    assert f"not on its ground: {away.id}" in caplog.text
+
+
+def test_damaged_scenes_of_a_run_are_named_and_the_others_stored(
+    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = small.detect(tmp_path / "run", small.items[:2])
+    damaged, whole = (scene["id"] for scene in run.done)
+    (tmp_path / "run" / "scenes" / damaged / "probability.tif").write_bytes(b"II*")
+    assert store_run(run, tmp_path / "c.zarr").added == [whole]
+    assert f"{damaged} is left out" in caplog.text
+    catalog = tmp_path / "run" / "catalog.json"
+    kept = json.loads(catalog.read_text())
+    kept["links"] = [link for link in kept["links"] if whole not in link["href"]]
+    catalog.write_text(json.dumps(kept))
+    with pytest.raises(EmptySearchError):
+        store_run(run, tmp_path / "d.zarr")
+    assert f"are not in the catalogue of {run.folder}, so they are left out ({whole})" in caplog.text
 
 
 def test_what_does_not_fit_a_store_is_named(items: list[pystac.Item], tmp_path: Path) -> None:
