@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+
+# Networks this small run fastest on one thread, above all where other tests want the cores: idle threads spin. Torch
+# reads this as it loads, here and in every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dask
 import pytest
