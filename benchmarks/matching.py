@@ -58,7 +58,18 @@ def make_input(folder: Path, detections: int, references: int, seed: int = 1) ->
         frame.to_crs(4326).to_parquet(folder / f"{name}.parquet")
 
 
-def _child(folder: Path, buffer: float) -> dict[str, Any]:
+def measure(folder: Path, buffer: float) -> dict[str, Any]:
+    """Score in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.matching", "--child", str(folder), str(buffer)],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def child(folder: Path, buffer: float) -> dict[str, Any]:
+    """Score in this process."""
     from darts_xr.assess import Comparison, score_years
 
     started = time.perf_counter()
@@ -110,18 +121,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--child", nargs=2)
     args = parser.parse_args(argv)
     if args.child:
-        print(json.dumps(_child(Path(args.child[0]), float(args.child[1]))))
+        print(json.dumps(child(Path(args.child[0]), float(args.child[1]))))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         make_input(Path(folder), args.detections, args.references)
-        for buffer in ("0", "200"):
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.matching", "--child", folder, buffer],
-                capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
-                env={**os.environ, "OMP_NUM_THREADS": "2"},
-            )  # fmt: skip
-            rows.append(json.loads(done.stdout))
+        for buffer in (0.0, 200.0):
+            rows.append(measure(Path(folder), buffer))
             print(rows[-1])
     if args.json:
         figures = {"detections": args.detections, "references": args.references, "rows": rows}
