@@ -19,6 +19,11 @@ from darts_xr.sample import SampleWorld, write_world
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first, so that none is left running alone in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def synchronous_scheduler() -> Iterator[None]:
     """One thread unless a test asks for more."""

@@ -30,6 +30,8 @@ from tests.pipelines.small import Seen, Small, digests
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
+pytestmark = pytest.mark.xdist_group("store")  # one server
+
 # In a process of its own: rasterio holds Python's lock while it asks for some of a file's properties.
 _SERVER = """
 import sys

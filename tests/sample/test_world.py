@@ -20,6 +20,8 @@ from darts_xr.sample.landscape import MIN_OUTLINE_AREA, Landscape
 from darts_xr.sample.noise import fractal_noise
 from darts_xr.sample.render import Pass, ground, render_block
 
+pytestmark = pytest.mark.xdist_group("landscapes")  # grown once
+
 BOUNDS = (500_000.0, 8_000_000.0, 504_608.0, 8_004_608.0)  # the demo's 1536 px a side
 
 
