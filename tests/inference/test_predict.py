@@ -96,7 +96,7 @@ def _outlines(prob: xr.DataArray) -> list[bytes]:
     return vectorize(label_objects(placed, border=0, min_pixels=1), placed).geometry.to_wkb().tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scenes())
 def test_probabilities_do_not_depend_on_the_chunks(
     ensemble: Ensemble, case: tuple[np.ndarray, tuple[Any, Any], tuple[Any, Any]]
@@ -239,7 +239,7 @@ def test_statistics_per_tile_are_those_of_the_legacy_workflow(folder: Path) -> N
     [
         {"precision": "bfloat16"},
         {"precision": "float16"},
-        pytest.param({"compiled": True}, marks=pytest.mark.slow),  # a minute of compiling
+        pytest.param({"compiled": True}, marks=pytest.mark.slow),
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
@@ -247,7 +247,9 @@ def test_objects_of_the_sample_world_are_the_same_in_half_precision_and_compiled
     world: SampleWorld, options: dict[str, Any]
 ) -> None:
     exact = load_ensemble("demo", device="cpu")
-    fast = load_ensemble("demo", device="cpu", **options)
+    if "compiled" in options:  # which takes half a minute for each network, and both are of one architecture
+        exact = load_ensemble(exact.members[1].path, device="cpu")
+    fast = load_ensemble(*(member.path for member in exact.members), device="cpu", **options)
     scene = open_scene(
         load_items(world.catalog)[0], auxiliary=world.auxiliary, bands=exact.definitions
     ).load()

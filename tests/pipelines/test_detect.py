@@ -118,7 +118,7 @@ def test_polygons_do_not_depend_on_the_chunks(world: SampleWorld):
 
 
 def test_the_distributed_scheduler_gives_the_same_bytes(world: SampleWorld, run: Run, tmp_path: Path):
-    with dx.start_cluster(n_workers=2, memory_limit="3GB", dashboard_address=None) as client:
+    with dx.start_cluster(n_workers=1, memory_limit="3GB", dashboard_address=None) as client:
         other = detect(
             world.catalog,
             Settings(out=tmp_path, auxiliary=world.auxiliary, infrastructure=world.infrastructure),
