@@ -113,8 +113,9 @@ def test_numbers_of_workers_are_compared_and_set_against_an_earlier_result(
 def test_a_comparison_tells_a_change_from_the_spread_of_repeats(written: Path):
     before = read_result(written)
     now = json.loads(written.read_text()) | {"device": "another"}
-    rates = now["measurements"][0]["pixels_per_second"]
-    rates["bare members"] = {name: 10 * rate for name, rate in rates["bare members"].items()}
+    for result, rate in ((before, 100), (now, 1000)):
+        spread = {"median": rate, "min": 0.9 * rate, "max": 1.1 * rate}
+        result["measurements"][0]["pixels_per_second"]["bare members"] = spread
     found = compare(now, before)
     by_name = {row["what"]: row for row in found["rows"]}
     assert by_name["bare members"]["ratio"] == 10
