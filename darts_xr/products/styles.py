@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -49,15 +50,17 @@ def coloured_by(columns: object) -> str | None:
     return next((name for name in _COLOURED_BY if name in columns), None)  # type: ignore[operator]
 
 
-def add_style(path: Path, layer: str, column: str, moment: str) -> None:
+def add_style(path: Path, layers: Sequence[str], column: str, moment: str) -> None:
     """Put a default style into a GeoPackage, in the table that QGIS looks for: classes of mean probability.
 
     Parameters
     ----------
     path : path
         The GeoPackage.
-    layer, column : str
-        The layer, and the column that decides the colour.
+    layers : sequence of str
+        The layers that it is for.
+    column : str
+        The column that decides the colour.
     moment : str
         When it was made, as the file says it; a fixed one keeps the file's bytes.
 
@@ -66,11 +69,14 @@ def add_style(path: Path, layer: str, column: str, moment: str) -> None:
     sqlite3.Error
         When the file cannot be written.
     """
-    row = ("", "", layer, "geom", "mean probability", _qml(column), "", 1, "", "", None, moment)
+    rows = [
+        (number, "", "", layer, "geom", "mean probability", _qml(column), "", 1, "", "", None, moment)
+        for number, layer in enumerate(layers, start=1)
+    ]
     about = ("layer_styles", "attributes", "layer_styles", "styles of QGIS", moment, 0)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(_TABLE)
-        db.execute(f"INSERT INTO layer_styles VALUES (1, {', '.join('?' * len(row))})", row)
+        db.executemany(f"INSERT INTO layer_styles VALUES ({', '.join('?' * len(rows[0]))})", rows)
         db.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
             "VALUES (?, ?, ?, ?, ?, ?)",
