@@ -157,7 +157,7 @@ TABLES: dict[str, Table] = {
     "removed": Table(
         _no_removed,
         {
-            "removed_by": "the rule: `border`, `small`, `water` or `infrastructure`",
+            "removed_by": "the rule: `border`, `small`, `water` or `infrastructure`; or `reviewer`",
             "id_geohash": "geohash of the centroid, 12 characters",
             **_IMAGE, "area_m2": _AREAS["area_m2"],
             "n_pixels": "pixels of the object",
@@ -234,14 +234,15 @@ TABLES: dict[str, Table] = {
         },
     ),
     "counts": Table(
-        lambda: dict.fromkeys((*COUNTS, "n_unknown_landcover", "n_undecided_pixels"), "int64"),
+        lambda: dict.fromkeys((*COUNTS, "n_removed_reviewer", "n_unknown_landcover", "n_undecided_pixels"), "int64"),
         {
             "n_detected": "objects at the threshold",
             "n_removed_border": "removed: a pixel in the border zone",
             "n_removed_small": "removed: fewer pixels than `--min-pixels`",
             "n_removed_water": "removed by the water filter",
             "n_removed_infrastructure": "removed by the infrastructure filter",
-            "n_objects": "kept; with the four above it makes `n_detected`",
+            "n_objects": "kept; with what was removed it makes `n_detected`",
+            "n_removed_reviewer": "removed: rejected by reviewers (`--verdicts`)",
             "n_unknown_landcover": "kept, on ground whose land cover is not known",
             "n_undecided_pixels": "only after `rethreshold`: pixels whose stored per cent does not decide",
         },
@@ -282,6 +283,8 @@ RUN: dict[str, str] = {
     "layers_left_out": "auxiliary items that could not be used, each with the reason",
     "water_filter": "whether it was on",
     "infrastructure_filter": "name of its file, or nothing",
+    "layers": "where the layers of the filters lay, and a digest of each",
+    "verdicts": "only with `--verdicts`: files, digest, how many detections are accepted, and which are rejected",
     "rethresholded": "only in a run of `rethreshold`: the run it was made of, and that one's rules",
     "pending": "scenes of the source without a result",
     "seconds": "seconds of the last start",
@@ -308,6 +311,7 @@ RECORD: dict[str, str] = {
     "neutral": "layers that were filled",
     "synthetic": "whether the scene is synthetic",
     "filters": "filters that ran, each with its layer",
+    "unknown_rejected": "only where there are any: geohashes of rejected detections that are not found there",
     "auxiliary": "ids of the auxiliary items that were read",
     "drift": "bands compared with those of the training scenes, where the networks state these",
     "demo_networks": "only where networks of synthetic scenes met a scene that is none",

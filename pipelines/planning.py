@@ -118,6 +118,7 @@ class Planner:
         self._auxiliary = sources.auxiliary if self._neutral else ItemIndex(sources.auxiliary)
         self._landcover, self._infrastructure = ItemIndex(sources.landcover or ()), sources.infrastructure
         self._water = sources.landcover is not None
+        self._rejected = {} if sources.verdicts is None else sources.verdicts.rejected
         self.settings = {
             "parameters": digest(
                 asdict(job.rules), job.members, job.ensemble.batch_norm, job.ensemble.precision,
@@ -218,12 +219,14 @@ class Planner:
             inputs["auxiliary"] = digest(auxiliary)
         cover = self._landcover.near(bbox)
         works = self._works_near(bbox)
+        rejected = self._rejected.get(scene_id, [])
         inputs["filters"] = digest(
             self._landcover.digests(cover),
             None if works is None else sorted(works.geometry.to_wkb(hex=True)),
+            *([rejected] if rejected else []),  # only these scenes are done again
         )  # fmt: skip
         tiles = self._landcover.texts(cover) if self._water else None
-        return SceneTask(scene_id, text, auxiliary, tiles, works, inputs)
+        return SceneTask(scene_id, text, auxiliary, tiles, works, rejected, inputs)
 
     def _works_near(self, bbox: Sequence[float] | None) -> gpd.GeoDataFrame | None:
         """Infrastructure near a scene, in its own CRS."""

@@ -51,7 +51,9 @@ def add_dated_view(path: Path, layer: str, columns: Iterable[str], moment: str) 
     table = _quoted(layer)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"CREATE TABLE {days} (day DATE PRIMARY KEY NOT NULL)")
-        texts = " UNION ".join(f"SELECT DISTINCT {text} FROM {table} WHERE {text} IS NOT NULL" for text in found)
+        texts = " UNION ".join(
+            f"SELECT DISTINCT {text} FROM {table} WHERE {text} IS NOT NULL" for text in found
+        )
         db.execute(f"INSERT INTO {days} {texts} ORDER BY 1")
         names = [str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")]
         # GDAL takes a column of this name for the number of the feature.

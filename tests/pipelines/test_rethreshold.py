@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -83,8 +84,33 @@ def test_the_new_folder_is_a_run_that_products_report_and_verify_take(
         rethreshold(found, run.folder, layers=layers)
 
 
+def test_a_run_knows_its_layers_as_long_as_they_lie_where_they_lay(small: Small, tmp_path: Path):
+    world = small.copy(tmp_path / "world").world
+    works = gpd.read_file(world.infrastructure)
+    works.to_file(tmp_path / "works.gpkg")
+    run = small.detect(
+        tmp_path / "run", small.items[:1], auxiliary=world.auxiliary, infrastructure=tmp_path / "works.gpkg"
+    )
+    again = rethreshold(run, tmp_path / "again")
+    assert {**again.record["counts"], "n_undecided_pixels": 0} == run.record["counts"] | {
+        "n_undecided_pixels": 0
+    }
+    assert again.done[0]["filters"] == run.done[0]["filters"]
+    assert len(threshold_curve(again, [0.5, 0.6])) == 2
+    works.iloc[:-1].to_file(tmp_path / "works.gpkg")
+    with pytest.raises(
+        PipelineError, match=r"another layer.*Layers\(infrastructure=…\) or --infrastructure"
+    ) as info:
+        rethreshold(run, tmp_path / "other")
+    assert str(tmp_path / "works.gpkg") in str(info.value)
+    (tmp_path / "works.gpkg").unlink()
+    with pytest.raises(PipelineError, match="or none, where it lay"):
+        threshold_curve(run, [0.5])
+
+
 def test_a_filter_is_left_out_on_purpose_only(found: Run, tmp_path: Path):
-    with pytest.raises(PipelineError, match="--landcover none"):
+    found = replace(found, record=found.record | {"layers": {}})  # as of a run whose layers lay in memory
+    with pytest.raises(PipelineError, match=r"does not know.*--landcover none"):
         rethreshold(found, tmp_path / "again", threshold=0.6)
     run = rethreshold(found, tmp_path / "again", layers=Layers(dropped=("water",)), threshold=0.6)
     assert run.record["water_filter"] is False
