@@ -48,8 +48,8 @@ class DatasetLooks:
         return looking.layer(self._data[name], **options)
 
     def mask(self, **options: Any) -> Any:
-        """Draw what is valid and what is masked."""
-        return self.layer("valid", **options)
+        """Draw what the mask says, by class, where that is known; else what is valid and what is masked."""
+        return self.layer("mask_class" if "mask_class" in self._data else "valid", **options)
 
     def spread(self, **options: Any) -> Any:
         """Draw how far the members of ``predict_members`` disagree."""

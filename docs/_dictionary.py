@@ -68,8 +68,9 @@ def _no_histories() -> Mapping[str, Any]:
     nothing = empty_level1()
     found = site_histories(level2(nothing), coverage(nothing)["level2"]).dtypes.to_dict()
     shape = found.pop("geometry")
-    added = dict.fromkeys(("area_low_m2", "area_high_m2", "no_data_share"), np.dtype("float64"))
-    return {**found, **added, "geometry": shape}
+    numbers = ("area_low_m2", "area_high_m2", "no_data_share", "offset_x_m", "offset_y_m", "snow_share")
+    added = dict.fromkeys(numbers, np.dtype("float64"))
+    return {**found, **added, "doubt": "str", "geometry": shape}
 
 
 def _no_table1() -> Mapping[str, Any]:
@@ -200,12 +201,17 @@ TABLES: dict[str, Table] = {
             "area_m2": "area of the year's Level 2 features; NaN where not detected",
             "growth_m2": "that minus the area of the last year in which it was detected",
             "growth_m2_per_year": "the same a year, by the days between the middles of the images of each year",
+            "change": "`grew`, `shrank`, `same`, or empty where there is no earlier year",
             "retreat_m": "how much farther the outline reaches along the direction of advance than it did then",
             "retreat_m_per_year": "the same a year, likewise",
             "advance_azimuth_deg": "direction of advance, degrees clockwise from north; NaN below 36 m² of new ground",
             "area_low_m2": "area of pixels at or above threshold + 0.15, on the site and 30 m around it",
             "area_high_m2": "the same at threshold − 0.15",
             "no_data_share": "share of these pixels that no image of the year shows",
+            "offset_x_m": "with `--images`: metres by which the image of the year that lies furthest off lies east",
+            "offset_y_m": "the same north; NaN where no offset could be estimated",
+            "snow_share": "with `--images`: largest share of the site under snow in an image of the year, 0 to 1",
+            "doubt": "`offset` (more than a pixel), `snow` (more than 5 %), both, or empty",
             "geometry": "outline of the year; empty where not detected",
         },
     ),

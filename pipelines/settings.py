@@ -116,7 +116,8 @@ class Settings:
         Polygons for the infrastructure filter.
     verdicts : sequence of path
         What reviewers said of detections of this run: files of the review page, or CSV files
-        (:func:`pipelines.verdict_lists.read_verdict_list`). Detections that all of them reject are removed.
+        (``image_id``, ``id_geohash``, ``area_m2``, ``verdict``: accept or reject). Detections that all of them reject
+        are removed.
     rules : Rules
         Threshold, border, least size.
     members : bool

@@ -16,7 +16,7 @@ from odc.geo.xr import xr_reproject
 
 from darts_xr.catalog import search
 from darts_xr.cube.metadata import IDENTITY, linked, scene_coords, utc_time
-from darts_xr.cube.scene import open_scene
+from darts_xr.cube.scene import MASK_CLASS, open_scene
 from darts_xr.cube.stored import is_store, read_store
 from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.globe import Bounds
@@ -27,7 +27,7 @@ from darts_xr.planet.bands import IMAGE_BANDS
 PROVENANCE = (
     "constellation", "product", "mask_rule", "auxiliary", "ensemble", "checkpoints", "batch_norm", "tiling", "rules",
 )  # fmt: skip
-SCENE_BANDS = (*IMAGE_BANDS, "ndvi", "valid")
+SCENE_BANDS = (*IMAGE_BANDS, "ndvi", MASK_CLASS, "valid")
 
 
 _concat: Any = xr.Variable.concat  # xarray gives it no types
@@ -119,7 +119,7 @@ def open_cube(
         Zarr store of :func:`darts_xr.store_cube` (``….zarr``), which has bands, ground and grid of its own.
     bands : sequence of str, optional
         Assets of a run: ``"probability"``, ``"binary"``. Or bands of scenes: ``"blue"``, ``"green"``, ``"red"``,
-        ``"nir"``, ``"ndvi"``, ``"valid"``.
+        ``"nir"``, ``"ndvi"``, ``"mask_class"``, ``"valid"``.
     bbox : tuple of float, optional
         West, south, east, north in degrees; by default all items.
     datetime : str, optional

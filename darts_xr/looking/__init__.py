@@ -9,7 +9,7 @@ methods.
 from darts_xr.looking.histories import plot_history
 from darts_xr.looking.maps import explore
 from darts_xr.looking.pictures import MOST_PIXELS, classes, false_color, layer, overlay, rgb
-from darts_xr.looking.sites import sheet, site_series, timeline
+from darts_xr.looking.sites import sheet, site_conditions, site_series, timeline
 
 __all__ = [
     "MOST_PIXELS",
@@ -21,6 +21,7 @@ __all__ = [
     "plot_history",
     "rgb",
     "sheet",
+    "site_conditions",
     "site_series",
     "timeline",
 ]
