@@ -55,6 +55,12 @@ class DatasetLooks:
         """Draw how far the members of ``predict_members`` disagree."""
         return self.layer("spread", **options)
 
+    def scenes(self) -> Any:
+        """Table of the time steps: :func:`darts_xr.looking.scenes`."""
+        from darts_xr import looking
+
+        return looking.scenes(self._data)
+
     def sheet(self, site: Any, **options: Any) -> Any:
         """Draw a contact sheet of a site: :func:`darts_xr.looking.sheet`."""
         from darts_xr import looking
@@ -91,6 +97,12 @@ class DataArrayLooks:
         from darts_xr import looking
 
         return looking.overlay(self._data, features, **options)
+
+    def scenes(self) -> Any:
+        """Table of the time steps: :func:`darts_xr.looking.scenes`."""
+        from darts_xr import looking
+
+        return looking.scenes(self._data)
 
     def sheet(self, site: Any, **options: Any) -> Any:
         """Draw a contact sheet of a site: :func:`darts_xr.looking.sheet`."""

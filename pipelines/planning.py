@@ -284,7 +284,7 @@ def _standing(record: Record, left_out: str | None) -> Iterator[Record]:
         yield bare if left_out is None else {**bare, "left_out": left_out}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a run would do, without doing it.
 
@@ -306,6 +306,10 @@ class Plan:
     bytes: int
     seconds: float | None
     refused: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        text = f"<Plan: {self.scenes} of {len(self.steps)} scene(s) to be done, {self.pixels / 1e6:.1f} million pixels"
+        return text + (f", {len(self.refused)} cannot be done>" if self.refused else ">")
 
     def _repr_html_(self) -> str:
         expected = "unknown; darts-xr bench measures it" if self.seconds is None else f"{self.seconds:.0f} s"

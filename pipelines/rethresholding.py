@@ -374,7 +374,9 @@ def threshold_curve(
         scenes = list(pool.map(of_scene, at[0].run.done))
     rows = [pd.DataFrame([scene[k] for scene in scenes]).sum() for k in range(len(at))]
     table = pd.DataFrame(rows, index=pd.Index([work.rules.threshold for work in at], name="threshold"))
-    return table.astype({name: "int64" for name in table if name != "area_m2"})
+    table = table.astype({name: "int64" for name in table if name != "area_m2"})
+    table.attrs["synthetic"] = bool(at[0].run.record["synthetic"])
+    return table
 
 
 def plot_curve(curve: pd.DataFrame, *, threshold: float | None = None) -> Any:
@@ -412,4 +414,6 @@ def plot_curve(curve: pd.DataFrame, *, threshold: float | None = None) -> Any:
     if threshold is not None:
         panels[0].legend(frameon=False)
     panels[1].set_xlabel("threshold of the probability")
+    if curve.attrs.get("synthetic"):
+        figure.suptitle("synthetic scenes, no real observation", fontsize=10)
     return figure

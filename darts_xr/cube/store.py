@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from darts_xr.catalog import search
 from darts_xr.cube.stored import LABELS, SHARD, SIDE, STATE, STEPS, UNKNOWN, is_store, raw_store
-from darts_xr.cube.timecube import PROVENANCE, open_cube
+from darts_xr.cube.timecube import CLOUDS, PROVENANCE, open_cube
 from darts_xr.errors import CubeError, EmptySearchError, ParameterError, naming_extra
 from darts_xr.globe import Bounds
 from darts_xr.percent import NO_DATA, to_stored
@@ -79,7 +79,9 @@ def _state(item: pystac.Item, bands: Sequence[str]) -> str:
 def _begin(path: str, cube: xr.Dataset) -> None:
     """Write a store with everything but time steps."""
     texts = {name: ("time", np.array([], np.dtypes.StringDType())) for name in _TEXTS}
-    none = cube.isel(time=slice(0, 0)).drop_vars([name for name in PROVENANCE if name in cube.coords])
+    none = cube.isel(time=slice(0, 0)).drop_vars(
+        [name for name in (*PROVENANCE, CLOUDS) if name in cube.coords]
+    )
     none = none.assign_coords({**texts, "item_id": none["item_id"].copy(data=texts["item_id"][1])})
     for variable in none.variables.values():
         variable.encoding = {}

@@ -10,6 +10,7 @@ from darts_xr.looking.histories import plot_history
 from darts_xr.looking.maps import explore
 from darts_xr.looking.pictures import MOST_PIXELS, classes, false_color, layer, overlay, rgb
 from darts_xr.looking.sites import sheet, site_conditions, site_series, timeline
+from darts_xr.looking.steps import scenes
 
 __all__ = [
     "MOST_PIXELS",
@@ -20,6 +21,7 @@ __all__ = [
     "overlay",
     "plot_history",
     "rgb",
+    "scenes",
     "sheet",
     "site_conditions",
     "site_series",

@@ -116,7 +116,7 @@ def scene_title(data: xr.Dataset | xr.DataArray) -> str:
     parts = [str(facts["item_id"])] if "item_id" in facts else []
     if "time" in facts:
         parts.append(time_text(facts["time"])[:10])
-    return ", ".join(parts) + (" (synthetic)" if facts.get("synthetic") else "")
+    return (", ".join(parts) + (" (synthetic)" if facts.get("synthetic") else "")).strip()
 
 
 # --- labelled public functions -----------------------------------------------------------------------------

@@ -259,8 +259,8 @@ def sheet(
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The sheet.
+    numpy.ndarray of matplotlib.axes.Axes
+        (row, column) axes of the pictures; those beyond the last step are empty. ``axes[0, 0].figure`` is the sheet.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def sheet(
 
     Examples
     --------
-    >>> figure = sheet(cube, level2.iloc[[0]])  # doctest: +SKIP
+    >>> axes = sheet(cube, level2.iloc[[0]])  # doctest: +SKIP
     """
     with naming_extra("viz", "a picture"):
         import matplotlib.pyplot as plt
@@ -302,4 +302,4 @@ def sheet(
         figure.colorbar(axes[0, 0].images[0], ax=axes, label="probability", shrink=0.8)
     if "synthetic" in near.coords and bool(np.any(near["synthetic"].values)):
         figure.suptitle("synthetic scenes, no real observation", fontsize=10)
-    return figure
+    return axes

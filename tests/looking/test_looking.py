@@ -195,13 +195,34 @@ def test_timeline_and_sheet_show_each_step(cube: xr.DataArray):
     seen, foot = axes.lines[-2:]
     assert len(seen.get_xdata()) == 2
     assert (foot.get_label(), len(foot.get_xdata())) == ("not covered", 1)  # the third step saw nothing
-    figure = cube.darts.sheet(SITE.to_crs("EPSG:4326").geometry.iloc[0], columns=2)
+    panels = cube.darts.sheet(SITE.to_crs("EPSG:4326").geometry.iloc[0], columns=2)
+    assert panels.shape == (2, 2)
+    figure = panels[0, 0].figure
     titles = [ax.get_title() for ax in figure.axes if ax.images]
     assert titles[:3] == ["2021-07-01", "2022-07-01", "2023-07-01"]
     assert "synthetic" in figure.get_suptitle()
     assert all(ax.axison for ax in figure.axes if ax.images)  # the grey of no data is seen
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "<colorbar>"] == ["probability"]
     assert sheet(cube.to_dataset(), SITE) is not None
+
+
+def test_a_cube_tells_which_scenes_it_is_made_of(world: SampleWorld, cube: xr.DataArray):
+    items = sorted(dx.load_items(world.catalog), key=lambda item: item.datetime)
+    items[0].properties["eo:cloud_cover"] = 12.0
+    table = dx.open_cube(items, bands=["red"]).darts.scenes()
+    assert table["item_id"].tolist() == [item.id for item in items]
+    assert table["date"].tolist() == [f"{item.datetime:%Y-%m-%d}" for item in items]
+    assert table["cloud_cover"].iloc[0] == 12
+    assert table["synthetic"].all()
+    assert set(table["mask_rule"]) == {"udm2"}
+    assert cube.darts.scenes()["item_id"].tolist() == list("abc")
+    with pytest.raises(ParameterError, match="no cube"):
+        cube.isel(time=0).darts.scenes()
+
+
+def test_synthetic_land_cover_is_called_so(world: SampleWorld, scene: xr.Dataset):
+    cover = dx.landcover_for(dx.load_items(world.auxiliary), scene["valid"].odc.geobox, 2021)
+    assert "(synthetic)" in layer(cover).get_title()
 
 
 def test_a_map_holds_objects_and_footprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

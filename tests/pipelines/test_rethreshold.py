@@ -136,7 +136,9 @@ def test_the_curve_falls_with_the_threshold_and_agrees_with_the_run(found: Run, 
     area = sum(rows.to_crs(rows.estimate_utm_crs()).area.sum() for rows in _objects(found).values())
     assert curve.loc[0.5, "area_m2"] == pytest.approx(area, rel=1e-3)
     assert curve.loc[0.5, "n_undecided_pixels"] == 0
-    assert [axis.get_ylabel() for axis in plot_curve(curve, threshold=0.5).axes] == ["objects", "area, ha"]
+    figure = plot_curve(curve, threshold=0.5)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["objects", "area, ha"]
+    assert "synthetic" in figure.get_suptitle()
 
 
 def test_the_command_writes_a_run_or_a_curve(found: Run, small: Small, tmp_path: Path):
