@@ -28,6 +28,7 @@ from darts_xr.errors import DartsError, OutputError, ParameterError, PipelineErr
 from darts_xr.objects.label import from_stored
 from darts_xr.percent import NO_DATA, undecided_percents
 from darts_xr.products import binary_objects, removed_objects, write_raster, write_vectors
+from darts_xr.rasters import quiet_threads
 from pipelines.detection import catalog_text
 from pipelines.digests import bytes_differ, digest, file_facts
 from pipelines.filter_layers import Layers, resolve
@@ -312,7 +313,7 @@ def _records(work: _Work, home: RunFolder) -> Iterator[Record]:
             return {**kept, "state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
 
     yield from work.run.failed
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet_threads(), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(redo, work.run.done)
 
 
@@ -370,7 +371,7 @@ def threshold_curve(
             )
         return rows
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet_threads(), ThreadPoolExecutor(os.cpu_count()) as pool:
         scenes = list(pool.map(of_scene, at[0].run.done))
     rows = [pd.DataFrame([scene[k] for scene in scenes]).sum() for k in range(len(at))]
     table = pd.DataFrame(rows, index=pd.Index([work.rules.threshold for work in at], name="threshold"))

@@ -57,7 +57,7 @@ _VALID = {0: "masked", 1: "valid"}
 _MASK = {number: name for number, name in MASK_CLASSES.items() if number}  # 0: no data
 # Of a palette that the colour-blind can tell apart (Okabe and Ito); clear ground is pale.
 _MASK_COLOURS = {
-    1: "#f0e442", 2: "#56b4e9", 3: "#000000", 4: "#cc79a7", 5: "#d55e00", 6: "#0072b2", 7: "#e69f00",
+    1: "#e4ecc4", 2: "#56b4e9", 3: "#000000", 4: "#cc79a7", 5: "#d55e00", 6: "#0072b2", 7: "#e69f00",
 }  # fmt: skip
 _BINARY = {0: "no object", 1: "object"}
 

@@ -17,7 +17,7 @@ from darts_xr.cube import coregistration
 from darts_xr.cube.metadata import time_text
 from darts_xr.errors import ParameterError, naming_extra
 from darts_xr.looking.pictures import layer, overlay, rgb
-from darts_xr.planet.masks import SNOW
+from darts_xr.planet.masks import MASK_CLASSES, SNOW
 
 #: Distance from a threshold within which an area is uncertain.
 SPREAD = 0.15
@@ -26,6 +26,9 @@ LEAST_SEEN = 0.1
 _AROUND = 300.0  # m of ground beside a site by which images are compared
 _BRIGHT = 4000  # reflectance × 10000 in red
 _SNOWY = 0.05
+_GROUND = [
+    number for number, name in MASK_CLASSES.items() if name in ("clear", "snow", "shadow", "light haze")
+]
 
 
 def _in_crs(site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries, crs: Any) -> BaseGeometry:
@@ -70,9 +73,9 @@ def site_conditions(
     pandas.DataFrame
         One row a time step, index ``time``: ``item_id``; ``offset_x_m`` and ``offset_y_m`` of
         :func:`darts_xr.cube.coregistration` on ``nir`` within 300 m, the site left out, since it changes;
-        ``snow_share`` (0 to 1; NaN where nothing was seen): of the site's pixels with data those that the mask calls
-        snow, or that are valid and brighter in red than 0.4, as snow is and thawed ground is not; ``doubt``: "offset"
-        where it is more than a pixel, "snow" where it is more than 5 %, "offset, snow", or empty.
+        ``snow_share`` (0 to 1; NaN where no ground was seen): of the site's pixels without cloud those that the mask
+        calls snow, or that are valid and brighter in red than 0.4, as snow is and thawed ground is not; ``doubt``:
+        "offset" where it is more than a pixel, "snow" where it is more than 5 %, "offset, snow", or empty.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def site_conditions(
     offsets = coregistration(near["nir"], near["valid"] & ~inside)
     kinds, valid = near["mask_class"].values[:, inside], near["valid"].values[:, inside]
     snow = (kinds == SNOW) | (valid & (near["red"].values[:, inside] > _BRIGHT))
-    known = (kinds != 0).sum(axis=1)
+    known = np.isin(kinds, _GROUND).sum(axis=1)
     share = np.divide(snow.sum(axis=1), known, out=np.full(len(known), np.nan), where=known > 0)
     far = np.hypot(*offsets[["offset_x_m", "offset_y_m"]].to_numpy().T)
     said = {"offset": far > abs(box.resolution.x), "snow": share > _SNOWY}

@@ -170,6 +170,9 @@ def test_images_of_a_site_tell_their_offset_and_their_snow(images: xr.Dataset):
     )  # too little in common, no pattern
     assert table["doubt"].tolist() == ["", "offset", "offset, snow", "snow", ""]
     assert table["snow_share"].iloc[0] == 0
+    clouded = images.copy(deep=True)
+    clouded["mask_class"].values[1] = 6
+    assert np.isnan(site_conditions(clouded, site)["snow_share"].iloc[1])  # nobody saw the ground
     with pytest.raises(ParameterError, match="no mask_class"):
         site_conditions(images.drop_vars("mask_class"), site)
     prob = xr.full_like(images["nir"], 0.9, "float32").rename("probability")

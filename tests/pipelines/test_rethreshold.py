@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from rasterio.errors import NotGeoreferencedWarning
 
 from darts_xr.errors import ParameterError, PipelineError
 from darts_xr.percent import to_percent, undecided_percents
@@ -131,7 +133,9 @@ def test_a_damaged_scene_fails_and_the_others_are_made(small: Small, layers: Lay
 
 
 def test_the_curve_falls_with_the_threshold_and_agrees_with_the_run(found: Run, layers: Layers):
-    curve = threshold_curve(found, [0.4, 0.5, 0.6], layers=layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotGeoreferencedWarning)
+        curve = threshold_curve(found, [0.4, 0.5, 0.6], layers=layers)
     assert curve.loc[0.5, "n_objects"] == found.record["counts"]["n_objects"]
     area = sum(rows.to_crs(rows.estimate_utm_crs()).area.sum() for rows in _objects(found).values())
     assert curve.loc[0.5, "area_m2"] == pytest.approx(area, rel=1e-3)
