@@ -79,14 +79,14 @@ def _state(item: pystac.Item, bands: Sequence[str]) -> str:
 def _begin(path: str, cube: xr.Dataset) -> None:
     """Write a store with everything but time steps."""
     texts = {name: ("time", np.array([], np.dtypes.StringDType())) for name in _TEXTS}
-    none = cube.isel(time=slice(0, 0)).drop_vars(
-        [name for name in (*PROVENANCE, CLOUDS) if name in cube.coords]
-    )
+    none = cube.isel(time=slice(0, 0)).drop_vars([name for name in PROVENANCE if name in cube.coords])
     none = none.assign_coords({**texts, "item_id": none["item_id"].copy(data=texts["item_id"][1])})
     for variable in none.variables.values():
         variable.encoding = {}
     encoding: dict[str, dict[str, Any]] = {name: {"chunks": (LABELS,)} for name in (*_TEXTS, "synthetic")}
     encoding["time"] = {"units": "microseconds since 1970-01-01", "dtype": "int64", "chunks": (LABELS,)}
+    if CLOUDS in none.coords:
+        encoding[CLOUDS] = {"chunks": (LABELS,), "_FillValue": None}
     encoding |= {"x": {"_FillValue": None}, "y": {"_FillValue": None}}
     for name, raster in none.data_vars.items():
         encoding[str(name)] = {
@@ -124,6 +124,13 @@ def _write(group: zarr.Group, cube: xr.Dataset, states: Sequence[str], slots: ND
         da.store(sources, targets, regions=[(at, slice(None), slice(None))] * len(sources), lock=False)
     for name in (*PROVENANCE, "synthetic"):
         _label(group, name, slots, cube[name].values if name in cube.coords else np.full(len(slots), UNKNOWN))
+    if CLOUDS in group:  # only where the first items stated it
+        _label(
+            group,
+            CLOUDS,
+            slots,
+            cube[CLOUDS].values if CLOUDS in cube.coords else np.full(len(slots), np.nan),
+        )
     _label(group, "time", slots, cube["time"].values.astype("datetime64[us]").astype(np.int64))
     _label(group, STATE, slots, np.array(states))
     _label(group, "item_id", slots, cube["item_id"].values)
