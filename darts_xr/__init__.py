@@ -20,6 +20,8 @@ _HOMES = {
     "search": "catalog",
     "load_items": "catalog",
     "auxiliary_items": "cube",
+    "coverage_gaps": "cube",
+    "landcover_for": "cube",
     "open_scene": "cube",
     "open_cube": "cube",
     "store_cube": "cube",

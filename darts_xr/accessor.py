@@ -48,12 +48,18 @@ class DatasetLooks:
         return looking.layer(self._data[name], **options)
 
     def mask(self, **options: Any) -> Any:
-        """Draw what is valid and what is masked."""
-        return self.layer("valid", **options)
+        """Draw what the mask says, by class, where that is known; else what is valid and what is masked."""
+        return self.layer("mask_class" if "mask_class" in self._data else "valid", **options)
 
     def spread(self, **options: Any) -> Any:
         """Draw how far the members of ``predict_members`` disagree."""
         return self.layer("spread", **options)
+
+    def scenes(self) -> Any:
+        """Table of the time steps: :func:`darts_xr.looking.scenes`."""
+        from darts_xr import looking
+
+        return looking.scenes(self._data)
 
     def sheet(self, site: Any, **options: Any) -> Any:
         """Draw a contact sheet of a site: :func:`darts_xr.looking.sheet`."""
@@ -91,6 +97,12 @@ class DataArrayLooks:
         from darts_xr import looking
 
         return looking.overlay(self._data, features, **options)
+
+    def scenes(self) -> Any:
+        """Table of the time steps: :func:`darts_xr.looking.scenes`."""
+        from darts_xr import looking
+
+        return looking.scenes(self._data)
 
     def sheet(self, site: Any, **options: Any) -> Any:
         """Draw a contact sheet of a site: :func:`darts_xr.looking.sheet`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from darts_xr.addresses import cause, file_name, redact
 from darts_xr.errors import (
@@ -142,6 +143,18 @@ def small_block_cache() -> Iterator[None]:
     finally:
         if before > _BLOCK_CACHE:
             set_gdal_config("GDAL_CACHEMAX", before)
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """Keep rasterio from warning of grids of its own in memory while several threads use it.
+
+    rasterio hides these warnings while it makes such a grid, by changing the filters of the whole process and setting
+    them back; of two threads that do so at once, one sets back too early, and the other's warning is shown.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def _is_virtual(href: str) -> bool:

@@ -68,8 +68,9 @@ def _no_histories() -> Mapping[str, Any]:
     nothing = empty_level1()
     found = site_histories(level2(nothing), coverage(nothing)["level2"]).dtypes.to_dict()
     shape = found.pop("geometry")
-    added = dict.fromkeys(("area_low_m2", "area_high_m2", "no_data_share"), np.dtype("float64"))
-    return {**found, **added, "geometry": shape}
+    numbers = ("area_low_m2", "area_high_m2", "no_data_share", "offset_x_m", "offset_y_m", "snow_share")
+    added = dict.fromkeys(numbers, np.dtype("float64"))
+    return {**found, **added, "doubt": "str", "geometry": shape}
 
 
 def _no_table1() -> Mapping[str, Any]:
@@ -157,7 +158,7 @@ TABLES: dict[str, Table] = {
     "removed": Table(
         _no_removed,
         {
-            "removed_by": "the rule: `border`, `small`, `water` or `infrastructure`",
+            "removed_by": "the rule: `border`, `small`, `water` or `infrastructure`; or `reviewer`",
             "id_geohash": "geohash of the centroid, 12 characters",
             **_IMAGE, "area_m2": _AREAS["area_m2"],
             "n_pixels": "pixels of the object",
@@ -200,12 +201,17 @@ TABLES: dict[str, Table] = {
             "area_m2": "area of the year's Level 2 features; NaN where not detected",
             "growth_m2": "that minus the area of the last year in which it was detected",
             "growth_m2_per_year": "the same a year, by the days between the middles of the images of each year",
+            "change": "`grew`, `shrank`, `same`, or empty where there is no earlier year",
             "retreat_m": "how much farther the outline reaches along the direction of advance than it did then",
             "retreat_m_per_year": "the same a year, likewise",
             "advance_azimuth_deg": "direction of advance, degrees clockwise from north; NaN below 36 m² of new ground",
             "area_low_m2": "area of pixels at or above threshold + 0.15, on the site and 30 m around it",
             "area_high_m2": "the same at threshold − 0.15",
             "no_data_share": "share of these pixels that no image of the year shows",
+            "offset_x_m": "with `--images`: metres by which the image of the year that lies furthest off lies east",
+            "offset_y_m": "the same north; NaN where no offset could be estimated",
+            "snow_share": "with `--images`: largest share of the site under snow in an image of the year, 0 to 1",
+            "doubt": "`offset` (more than a pixel), `snow` (more than 5 %), both, or empty",
             "geometry": "outline of the year; empty where not detected",
         },
     ),
@@ -234,14 +240,15 @@ TABLES: dict[str, Table] = {
         },
     ),
     "counts": Table(
-        lambda: dict.fromkeys((*COUNTS, "n_unknown_landcover", "n_undecided_pixels"), "int64"),
+        lambda: dict.fromkeys((*COUNTS, "n_removed_reviewer", "n_unknown_landcover", "n_undecided_pixels"), "int64"),
         {
             "n_detected": "objects at the threshold",
             "n_removed_border": "removed: a pixel in the border zone",
             "n_removed_small": "removed: fewer pixels than `--min-pixels`",
             "n_removed_water": "removed by the water filter",
             "n_removed_infrastructure": "removed by the infrastructure filter",
-            "n_objects": "kept; with the four above it makes `n_detected`",
+            "n_objects": "kept; with what was removed it makes `n_detected`",
+            "n_removed_reviewer": "removed: rejected by reviewers (`--verdicts`)",
             "n_unknown_landcover": "kept, on ground whose land cover is not known",
             "n_undecided_pixels": "only after `rethreshold`: pixels whose stored per cent does not decide",
         },
@@ -282,6 +289,8 @@ RUN: dict[str, str] = {
     "layers_left_out": "auxiliary items that could not be used, each with the reason",
     "water_filter": "whether it was on",
     "infrastructure_filter": "name of its file, or nothing",
+    "layers": "where the layers of the filters lay, and a digest of each",
+    "verdicts": "only with `--verdicts`: files, digest, how many detections are accepted, and which are rejected",
     "rethresholded": "only in a run of `rethreshold`: the run it was made of, and that one's rules",
     "pending": "scenes of the source without a result",
     "seconds": "seconds of the last start",
@@ -308,6 +317,7 @@ RECORD: dict[str, str] = {
     "neutral": "layers that were filled",
     "synthetic": "whether the scene is synthetic",
     "filters": "filters that ran, each with its layer",
+    "unknown_rejected": "only where there are any: geohashes of rejected detections that are not found there",
     "auxiliary": "ids of the auxiliary items that were read",
     "drift": "bands compared with those of the training scenes, where the networks state these",
     "demo_networks": "only where networks of synthetic scenes met a scene that is none",

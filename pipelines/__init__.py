@@ -10,7 +10,7 @@ from typing import Any
 # Where each public name lives. No module is called like a function, which it would hide once imported.
 _HOMES = {
     "Bench": "throughput",
-    "Layers": "rethresholding",
+    "Layers": "filter_layers",
     "Limits": "flow",
     "Rules": "settings",
     "Run": "records",

@@ -58,7 +58,7 @@ class Dataset:
     information: str = "RTS footprint"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Products:
     """The products of a run, in memory and on disk.
 
@@ -82,6 +82,10 @@ class Products:
     table1: pd.DataFrame
     files: list[Path | UPath] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        text = f"<Products: {len(self.level1)} objects per image, {len(self.level2)} per year, {len(self.files)} files"
+        return text + (f", {len(self.left_out)} scene(s) left out>" if self.left_out else ">")
 
     def _repr_html_(self) -> str:
         rows: list[tuple[str, object]] = [

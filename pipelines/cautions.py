@@ -28,7 +28,26 @@ def cautions(scenes: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{layer} covers only {shares['least']:.1%} of the valid pixels of one scene, {shares['mean']:.1%} on "
                 "average"
             )
+    if unknown := sum(len(scene.get("unknown_rejected", ())) for scene in scenes):
+        named = [f"{place} in {s['id']}" for s in scenes for place in s.get("unknown_rejected", ())]
+        found.append(
+            f"{unknown} rejected detection(s) are not found with the same outline, so nothing was removed for them: "
+            f"{', '.join(named[:3])}{', …' if unknown > 3 else ''}"
+        )
     return found
+
+
+def unknown_images(record: Mapping[str, Any]) -> list[str]:
+    """Line on images in which reviewers rejected something and that a run does not have, of its ``run.json``."""
+    said = record.get("verdicts") or {"rejected": []}
+    own = {scene["id"] for part in ("scenes", "left_out") for scene in record.get(part, [])}
+    own |= set(record.get("pending", []))
+    if absent := sorted({str(image) for image, *_ in said["rejected"]} - own):
+        return [
+            f"verdicts are of {len(absent)} image(s) that are not in this run: {', '.join(absent[:3])}"
+            f"{', …' if len(absent) > 3 else ''}"
+        ]
+    return []
 
 
 def auxiliary_coverage(scenes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -171,6 +171,7 @@ def show_scenes(scenes: Sequence[Mapping[str, Any]]) -> None:
             continue
         counts = scene["counts"]
         filtered = counts["n_removed_water"] + counts["n_removed_infrastructure"]
+        filtered += counts.get("n_removed_reviewer", 0)  # runs of before have none
         cleaned = counts["n_removed_border"] + counts["n_removed_small"]
         rows.append(
             [
@@ -182,4 +183,4 @@ def show_scenes(scenes: Sequence[Mapping[str, Any]]) -> None:
                 counts["n_objects"],
             ]
         )
-    show_table("Scenes", ["scene", "valid Mpx", "found", "at border, small", "water, roads", "objects"], rows)
+    show_table("Scenes", ["scene", "valid Mpx", "found", "at border, small", "filters", "objects"], rows)

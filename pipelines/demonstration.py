@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,10 +103,29 @@ def demo(
     say("Level 1, Level 2 and coverage")
     products = aggregate(run, name="darts_xr_demo_synthetic")
     truth = read_truth(world)
-    scored = score_run(run, products, truth)
-    say("the best NDVI threshold, for comparison")
-    scores = {**scored, "ndvi": best_ndvi_threshold(world, run, settings, truth)}
+    with _saying_once():
+        scored = score_run(run, products, truth)
+        say("the best NDVI threshold, for comparison")
+        scores = {**scored, "ndvi": best_ndvi_threshold(world, run, settings, truth)}
     return Demo(world, run, products, scores, time.perf_counter() - started)
+
+
+@contextmanager
+def _saying_once() -> Iterator[None]:
+    """Let what scores warn of be said once, though the same reference is scored many times."""
+    said: set[str] = set()
+
+    def first(line: logging.LogRecord) -> bool:
+        new = line.getMessage() not in said
+        said.add(line.getMessage())
+        return new
+
+    scores = logging.getLogger("darts_xr.assess.scored")
+    scores.addFilter(first)
+    try:
+        yield
+    finally:
+        scores.removeFilter(first)
 
 
 def best_ndvi_threshold(

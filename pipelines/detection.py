@@ -197,6 +197,8 @@ def _described(job: Job, sources: Sources) -> dict[str, Any]:
         "layers_left_out": sources.left_out,
         "water_filter": sources.landcover is not None,
         "infrastructure_filter": job.infrastructure or None,
+        "layers": sources.remembered,
+        "verdicts": None if sources.verdicts is None else sources.verdicts.described(),
     }
 
 

@@ -118,6 +118,7 @@ class Planner:
         self._auxiliary = sources.auxiliary if self._neutral else ItemIndex(sources.auxiliary)
         self._landcover, self._infrastructure = ItemIndex(sources.landcover or ()), sources.infrastructure
         self._water = sources.landcover is not None
+        self._rejected = {} if sources.verdicts is None else sources.verdicts.rejected
         self.settings = {
             "parameters": digest(
                 asdict(job.rules), job.members, job.ensemble.batch_norm, job.ensemble.precision,
@@ -218,12 +219,14 @@ class Planner:
             inputs["auxiliary"] = digest(auxiliary)
         cover = self._landcover.near(bbox)
         works = self._works_near(bbox)
+        rejected = self._rejected.get(scene_id, [])
         inputs["filters"] = digest(
             self._landcover.digests(cover),
             None if works is None else sorted(works.geometry.to_wkb(hex=True)),
+            *([rejected] if rejected else []),  # only these scenes are done again
         )  # fmt: skip
         tiles = self._landcover.texts(cover) if self._water else None
-        return SceneTask(scene_id, text, auxiliary, tiles, works, inputs)
+        return SceneTask(scene_id, text, auxiliary, tiles, works, rejected, inputs)
 
     def _works_near(self, bbox: Sequence[float] | None) -> gpd.GeoDataFrame | None:
         """Infrastructure near a scene, in its own CRS."""
@@ -281,7 +284,7 @@ def _standing(record: Record, left_out: str | None) -> Iterator[Record]:
         yield bare if left_out is None else {**bare, "left_out": left_out}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a run would do, without doing it.
 
@@ -303,6 +306,10 @@ class Plan:
     bytes: int
     seconds: float | None
     refused: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        text = f"<Plan: {self.scenes} of {len(self.steps)} scene(s) to be done, {self.pixels / 1e6:.1f} million pixels"
+        return text + (f", {len(self.refused)} cannot be done>" if self.refused else ">")
 
     def _repr_html_(self) -> str:
         expected = "unknown; darts-xr bench measures it" if self.seconds is None else f"{self.seconds:.0f} s"

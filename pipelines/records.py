@@ -230,7 +230,7 @@ class Run:
             ],
             ["objects", sum(scene["counts"]["n_objects"] for scene in self.done)],
             ["ensemble", self.record["ensemble"]],
-            ["rules", ", ".join(f"{name} {value}" for name, value in self.record["rules"].items())],
+            ["rules", ", ".join(f"{name} {_word(value)}" for name, value in self.record["rules"].items())],
             *([scene["id"], redact(scene["reason"])] for scene in self.failed[:_SHOWN]),
         ]
         title = "Run" + (" of synthetic scenes" if self.record["synthetic"] else "")
@@ -308,6 +308,10 @@ class Run:
     def save(self) -> None:
         """Write ``run.json``, whole or not at all."""
         self.home.write_text("run.json", json.dumps(sealed(self.record), indent=1) + "\n")
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:

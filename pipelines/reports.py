@@ -16,7 +16,7 @@ from urllib.parse import quote
 from upath import UPath
 
 from darts_xr.addresses import redact
-from pipelines.cautions import auxiliary_coverage, cautions
+from pipelines.cautions import auxiliary_coverage, cautions, unknown_images
 from pipelines.progress import STAGES
 from pipelines.records import Run, open_run
 from pipelines.report_data import page_data
@@ -26,6 +26,7 @@ from pipelines.svg import bars
 _LISTED = 20  # failures that are listed before the table of all scenes has the rest
 _RULES = {
     "border": "at the border", "small": "too small", "water": "in water", "infrastructure": "on infrastructure",
+    "reviewer": "rejected by reviewer",
 }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def report_page(run: Run, results: Results) -> str:
 
 
 def _notice(run: Run) -> str:
-    lines = [f"{line}." for line in cautions(run.done)]
+    lines = [f"{line}." for line in cautions(run.done) + unknown_images(run.record)]
     marks = "<p class=mark>Synthetic scenes: no real observation.</p>" if run.record["synthetic"] else ""
     if not lines:
         return marks

@@ -28,16 +28,19 @@ from darts_xr.errors import DartsError, OutputError, ParameterError, PipelineErr
 from darts_xr.objects.label import from_stored
 from darts_xr.percent import NO_DATA, undecided_percents
 from darts_xr.products import binary_objects, removed_objects, write_raster, write_vectors
+from darts_xr.rasters import quiet_threads
 from pipelines.detection import catalog_text
 from pipelines.digests import bytes_differ, digest, file_facts
+from pipelines.filter_layers import Layers, resolve
 from pipelines.folder import RunFolder
 from pipelines.item_index import ItemIndex
 from pipelines.records import Record, RecordLog, Run, open_run, summary
 from pipelines.result_item import result_item
 from pipelines.run_log import RunLog
-from pipelines.scenes import clean_objects, object_counts, packed_items
+from pipelines.scenes import clean_objects, object_counts, packed_items, reject_objects
 from pipelines.settings import Rules, Settings
 from pipelines.sources import Sources, check_coverage, load_sources
+from pipelines.verdict_lists import VerdictList
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +51,6 @@ _SAME = (
 )  # fmt: skip
 #: Thresholds of a curve where none are given.
 THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The layers of the filters; a run keeps what they removed, not the layers themselves.
-
-    Parameters
-    ----------
-    landcover : source or None
-        Land cover of the water filter, as for :func:`pipelines.detect`. None: no water filter.
-    infrastructure : path, geopandas.GeoDataFrame or None
-        Polygons of the infrastructure filter. None: no such filter.
-    dropped : tuple of str
-        Filters of the run that are left out on purpose, of "water" and "infrastructure".
-    """
-
-    landcover: Any = None
-    infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None
-    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +115,7 @@ class _Objects:
     filters: dict[str, str]
     undecided: int
     coverage: dict[str, float]
+    unknown_rejected: list[str]
 
 
 def _objects(work: _Work, scene: _Scene) -> _Objects:
@@ -152,9 +137,11 @@ def _objects(work: _Work, scene: _Scene) -> _Objects:
         fill = bool(work.run.record["fill_gaps"])
         covered = check_coverage(scene.record["id"], {"landcover": share}, (), fill_gaps=fill)
     feats, filters = clean_objects(labels, prob, cover, rules, sources)
+    rejected = [] if sources.verdicts is None else sources.verdicts.rejected.get(scene.record["id"], [])
+    feats, unknown = reject_objects(feats, rejected, filters)
     if work.infrastructure is not None:
         filters["infrastructure"] = work.infrastructure
-    return _Objects(labels, feats, filters, undecided, covered)
+    return _Objects(labels, feats, filters, undecided, covered, unknown)
 
 
 def _write(work: _Work, scene: _Scene, home: RunFolder) -> Record:
@@ -187,8 +174,10 @@ def _write(work: _Work, scene: _Scene, home: RunFolder) -> Record:
         outputs = file_facts(part, _FILES)
     ended = time.perf_counter()
     coverage = {k: v for k, v in before.get("auxiliary_coverage", {}).items() if k != "landcover"}
+    kept = {key: value for key, value in before.items() if key != "unknown_rejected"}
     return {
-        **before,
+        **kept,
+        **({"unknown_rejected": found.unknown_rejected} if found.unknown_rejected else {}),
         "counts": counts,
         "filters": found.filters,
         "auxiliary_coverage": coverage | found.coverage,
@@ -214,23 +203,18 @@ def _prepare(run: str | os.PathLike[str] | Run, rules: dict[str, Any], layers: L
         raise ParameterError("the mask is in the stored probability; another mask rule needs darts-xr detect")
     if not run.done:
         raise PipelineError(f"{run.folder} has no finished scene. See darts-xr report for the reasons.")
-    had = {"water": run.record["water_filter"], "infrastructure": run.record["infrastructure_filter"]}
-    given = {"water": layers.landcover is not None, "infrastructure": layers.infrastructure is not None}
-    options = {"water": "--landcover", "infrastructure": "--infrastructure"}
-    for name, option in options.items():
-        if had[name] and not given[name] and name not in layers.dropped:
-            raise PipelineError(
-                f"{run.folder} was made with the {name} filter, whose layer it does not keep: give it ({option} …), "
-                f"or leave the filter out on purpose ({option} none)"
-            )
+    layers = resolve(run.record, layers, run.folder)
     sources = load_sources(
         Settings(
             out=str(run.folder),
             auxiliary=None,
             landcover=layers.landcover,
             infrastructure=layers.infrastructure,
+            verdicts=layers.verdicts,
         )
     )
+    if sources.verdicts is None and "reviewer" not in layers.dropped:
+        sources = replace(sources, verdicts=VerdictList.of_record(run.record))
     works = None
     if sources.infrastructure is not None:
         path = layers.infrastructure
@@ -256,7 +240,7 @@ def rethreshold(
     out : path or str
         A new run folder, local or any fsspec target.
     layers : Layers, optional
-        Layers of the filters that the run had.
+        Layers of the filters, and verdicts; by default those that the run was made with, where they still lie there.
     **rules
         Of :class:`Rules`: ``threshold``, ``border``, ``min_pixels``, ``max_water``, ``connectivity``; those of the run
         where they are not given.
@@ -273,7 +257,8 @@ def rethreshold(
     Raises
     ------
     PipelineError
-        When the folder holds a run already, no scene of the run is finished, or a layer of a filter is missing.
+        When the folder holds a run already, no scene of the run is finished, or a layer of a filter is not
+        given and lies no longer where it lay.
     ParameterError
         When a rule has a value that makes no sense, or cannot be changed afterwards.
 
@@ -294,6 +279,8 @@ def rethreshold(
             "members": False,
             "water_filter": work.covers is not None,
             "infrastructure_filter": work.infrastructure,
+            "layers": work.sources.remembered,
+            "verdicts": None if work.sources.verdicts is None else work.sources.verdicts.described(),
             "rethresholded": {
                 "run": work.run.folder.name, "rules": before["rules"], "stored_at": work.stored_at
             },
@@ -326,7 +313,7 @@ def _records(work: _Work, home: RunFolder) -> Iterator[Record]:
             return {**kept, "state": "failed", "reason": redact(f"{type(error).__name__}: {error}")}
 
     yield from work.run.failed
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet_threads(), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(redo, work.run.done)
 
 
@@ -384,11 +371,13 @@ def threshold_curve(
             )
         return rows
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet_threads(), ThreadPoolExecutor(os.cpu_count()) as pool:
         scenes = list(pool.map(of_scene, at[0].run.done))
     rows = [pd.DataFrame([scene[k] for scene in scenes]).sum() for k in range(len(at))]
     table = pd.DataFrame(rows, index=pd.Index([work.rules.threshold for work in at], name="threshold"))
-    return table.astype({name: "int64" for name in table if name != "area_m2"})
+    table = table.astype({name: "int64" for name in table if name != "area_m2"})
+    table.attrs["synthetic"] = bool(at[0].run.record["synthetic"])
+    return table
 
 
 def plot_curve(curve: pd.DataFrame, *, threshold: float | None = None) -> Any:
@@ -426,4 +415,6 @@ def plot_curve(curve: pd.DataFrame, *, threshold: float | None = None) -> Any:
     if threshold is not None:
         panels[0].legend(frameon=False)
     panels[1].set_xlabel("threshold of the probability")
+    if curve.attrs.get("synthetic"):
+        figure.suptitle("synthetic scenes, no real observation", fontsize=10)
     return figure

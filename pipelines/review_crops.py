@@ -24,7 +24,8 @@ from shapely.geometry.base import BaseGeometry
 
 import darts_xr as dx
 from darts_xr.percent import NO_DATA
-from darts_xr.products.quicklook import HEAT_COLOURS, stretch_rgb
+from darts_xr.products.quicklook import stretch_rgb
+from darts_xr.products.styles import HEAT_COLOURS
 from pipelines.aggregation import read_footprints
 from pipelines.records import Run
 

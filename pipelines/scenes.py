@@ -29,6 +29,7 @@ from darts_xr.objects import member_objects
 from darts_xr.planet.bands import check_reflectance
 from darts_xr.products import (
     binary_objects,
+    filter_rejected,
     member_spread,
     probability_percent,
     removed_objects,
@@ -38,7 +39,7 @@ from darts_xr.products import (
     write_vectors,
 )
 from darts_xr.rasters import RasterLimits
-from pipelines.digests import file_facts
+from pipelines.digests import digest, file_facts
 from pipelines.folder import RunFolder
 from pipelines.progress import Meter, Watch
 from pipelines.records import Record
@@ -46,6 +47,7 @@ from pipelines.result_item import result_item
 from pipelines.run_log import noting
 from pipelines.settings import Rules, provenance
 from pipelines.sources import Sources, check_coverage
+from pipelines.verdict_lists import Key
 from pipelines.worker_threads import ending, own_threads, this_worker
 
 log = logging.getLogger(__name__)
@@ -154,6 +156,8 @@ class SceneTask:
         The same for land cover; None: no water filter.
     infrastructure : geopandas.GeoDataFrame, optional
         Polygons near the scene.
+    rejected : list of (str, int)
+        Geohash and area of the detections in it that reviewers rejected.
     inputs : dict of str
         Hashes of what goes into the scene, by kind.
     """
@@ -163,6 +167,7 @@ class SceneTask:
     auxiliary: Any
     landcover: list[str] | None
     infrastructure: gpd.GeoDataFrame | None
+    rejected: list[Key] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
 
     def sources(self) -> Sources:
@@ -212,6 +217,17 @@ def clean_objects(
     return feats, filters
 
 
+def reject_objects(
+    feats: gpd.GeoDataFrame, rejected: Sequence[Key], filters: dict[str, str]
+) -> tuple[gpd.GeoDataFrame, list[str]]:
+    """Remove what reviewers rejected in a scene, and note the filter; also what they rejected and is not there."""
+    if not rejected:
+        return feats, []
+    feats = filter_rejected(feats, rejected, keep_removed=True)
+    filters["reviewer"] = f"verdicts {digest(sorted(rejected))}"
+    return feats, list(feats.attrs["unknown_rejected"])
+
+
 def scene_date(scene: xr.Dataset | xr.DataArray) -> str:
     """Day of a scene, YYYY-MM-DD."""
     return time_text(metadata_of(scene)["time"])[:10]
@@ -220,7 +236,7 @@ def scene_date(scene: xr.Dataset | xr.DataArray) -> str:
 def object_counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
     """How many objects there were, how many each rule removed, and how many are left."""
     removed = feats.attrs["removed"]
-    rules = ("border", "small", "water", "infrastructure")
+    rules = ("border", "small", "water", "infrastructure", "reviewer")
     return {
         "n_detected": int(feats.attrs["n_detected"]),
         **{f"n_removed_{rule}": int(removed.get(rule, 0)) for rule in rules},
@@ -304,6 +320,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     feats, filters = clean_objects(labels, prob, cover, rules, sources)
     if "infrastructure" in filters:
         filters["infrastructure"] = job.infrastructure
+    feats, unknown = reject_objects(feats, task.rejected, filters)
     counts = object_counts(feats)
     level1 = dx.level1(feats, prob, threshold=str(rules.threshold))
     removed = removed_objects(feats, prob)
@@ -342,6 +359,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         "neutral": [layer for layer in LAYERS if layer in scene.attrs.get("neutral", "").split(", ")],
         "synthetic": "synthetic" in made_by,
         "filters": filters,
+        **({"unknown_rejected": unknown} if unknown else {}),
         "auxiliary": made_by.get("auxiliary", "none"),
         **({} if drift is None else {"drift": drift.to_dict()}),
         **({"demo_networks": True} if ensemble.synthetic_only and "synthetic" not in made_by else {}),

@@ -114,6 +114,10 @@ class Settings:
         Land cover for the water filter. "auxiliary": of the auxiliary source where it has any. None: no water filter.
     infrastructure : path or geopandas.GeoDataFrame, optional
         Polygons for the infrastructure filter.
+    verdicts : sequence of path
+        What reviewers said of detections of this run: files of the review page, or CSV files
+        (``image_id``, ``id_geohash``, ``area_m2``, ``verdict``: accept or reject). Detections that all of them reject
+        are removed.
     rules : Rules
         Threshold, border, least size.
     members : bool
@@ -139,6 +143,7 @@ class Settings:
     fill_gaps: bool = False
     landcover: Any = "auxiliary"
     infrastructure: str | os.PathLike[str] | gpd.GeoDataFrame | None = None
+    verdicts: Sequence[str | os.PathLike[str]] = ()
     rules: Rules = field(default_factory=Rules)
     members: bool = False
     checksums: bool = False

@@ -1,4 +1,4 @@
-"""The layers beside the images: where they come from, loaded once for all scenes of a run."""
+"""What stands beside the images, layers and verdicts: loaded once for all scenes of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from darts_xr.catalog.checksums import add_checksums
 from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral
 from darts_xr.errors import DartsError, MissingBandsError, OnError, PipelineError
 from darts_xr.inference import Ensemble
+from pipelines.filter_layers import remembered
 from pipelines.settings import Settings
+from pipelines.verdict_lists import VerdictList, read_verdict_list
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +47,18 @@ class Sources:
         Polygons for the infrastructure filter; None: no such filter.
     left_out : dict of str
         Items of layers that are no valid STAC, each with the reason.
+    verdicts : VerdictList, optional
+        What reviewers rejected.
+    remembered : dict
+        Where the layers of the filters lie and what they hold, by filter.
     """
 
     auxiliary: Any
     landcover: list[pystac.Item] | None
     infrastructure: gpd.GeoDataFrame | None
     left_out: dict[str, str] = field(default_factory=dict)
+    verdicts: VerdictList | None = None
+    remembered: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def load_sources(settings: Settings) -> Sources:
@@ -86,10 +94,13 @@ def load_sources(settings: Settings) -> Sources:
                 f"Infrastructure file not found: {infrastructure}. Check the path, or leave the filter out."
             )
         infrastructure = read_inventory(infrastructure).features
+    places = auxiliary if isinstance(landcover, str) and landcover == "auxiliary" else landcover
+    noted = remembered(places, cover, settings.infrastructure)
     if settings.checksums:
         layers = list(add_checksums(layers)) if isinstance(layers, list) else layers
         cover = None if cover is None else list(add_checksums(cover))
-    return Sources(layers, cover, infrastructure, left_out)
+    verdicts = read_verdict_list(settings.verdicts) if settings.verdicts else None
+    return Sources(layers, cover, infrastructure, left_out, verdicts, noted)
 
 
 def _landcover(source: Any, leave_out: OnError) -> list[pystac.Item]:

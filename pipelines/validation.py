@@ -22,6 +22,7 @@ from darts_xr.assess import score_years as year_scores
 from darts_xr.assess.match import score_counts
 from darts_xr.assess.readers import read_layer
 from darts_xr.errors import PipelineError
+from darts_xr.markup import html_table
 from pipelines.aggregation import Products, read_footprints, read_level1
 from pipelines.records import Run, open_run
 
@@ -62,7 +63,7 @@ class Detections:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validation:
     """Scores, with what they rest on.
 
@@ -88,6 +89,23 @@ class Validation:
     detections: Detections
     reference: Inventory
     comparison: Comparison
+
+    def __repr__(self) -> str:
+        parts = []
+        for kind, table in self.tables.items():
+            row = table[table["scope"] == "all"] if "scope" in table else table.iloc[:0]
+            said = f": F1 {float(row['f1'].iloc[0]):.3f}" if len(row) else ""
+            parts.append(f"{kind}{said}")
+        warned = f", {len(self.warnings)} warning(s)" if self.warnings else ""
+        return f"<Validation: {'; '.join(parts)}, {len(self.reference.features)} reference objects{warned}>"
+
+    def _repr_html_(self) -> str:
+        parts = [
+            html_table(kind, table.round(3).to_numpy().tolist(), head=[str(name) for name in table])
+            for kind, table in self.tables.items()
+        ]
+        said = [["note", note] for note in self.notes] + [["warning", note] for note in self.warnings]
+        return "".join(parts) + (html_table("What it rests on", said) if said else "")
 
 
 # --- what was detected, and what was seen ------------------------------------------------------------------

@@ -18,6 +18,7 @@ import shapely
 from darts_xr.assess.periods import UNDATED, ReferenceTime
 from darts_xr.assess.schemas import SCHEMAS
 from darts_xr.errors import AssessmentError, CRSError
+from darts_xr.products.dated import DATED
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ def _read_file(path: Path, layer: str | None) -> gpd.GeoDataFrame:
         ]
         if layer is not None and layer not in layers:
             raise AssessmentError(f"{path.name} has no layer {layer!r}, but {', '.join(layers)}")
+        if layer is None:  # a product's view shows the features of its layer again
+            layers = [name for name in layers if name.removesuffix(DATED) not in {*layers} - {name}]
         if layer is None and len(layers) > 1 and path.suffix.lower() not in (".kml", ".kmz"):
             raise AssessmentError(f"{path.name} has the layers {', '.join(layers)}; say which one to read")
         names = layers if layer is None else [layer]

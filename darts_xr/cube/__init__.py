@@ -15,6 +15,7 @@ from darts_xr.cube.gaps import coverage_gaps
 from darts_xr.cube.indices import ndvi
 from darts_xr.cube.landcover import landcover_coverage, landcover_for
 from darts_xr.cube.measured import auxiliary_coverage
+from darts_xr.cube.offsets import coregistration
 from darts_xr.cube.scene import open_scene
 from darts_xr.cube.store import StoredCube, store_cube
 from darts_xr.cube.terrain import relative_elevation, slope
@@ -27,6 +28,7 @@ __all__ = [
     "auxiliary_coverage",
     "auxiliary_items",
     "auxiliary_layers",
+    "coregistration",
     "coverage_gaps",
     "landcover_coverage",
     "landcover_for",

@@ -65,7 +65,8 @@ def landcover_for(
     -------
     DataArray (y, x)
         Lazy uint8 class codes, 0 = no data inside a tile, which is the open sea, 255 = outside every tile: unknown.
-        ``attrs["year"]`` is the map's year, ``attrs["requested_year"]`` the scene's. The headers of the tiles are
+        ``attrs["year"]`` is the map's year, ``attrs["requested_year"]`` the scene's, ``attrs["synthetic"]`` is there
+        where a tile is synthetic. The headers of the tiles are
         read if the items do not state their grid.
 
     Raises
@@ -104,6 +105,7 @@ def landcover_for(
         dtype=np.uint8,
         meta=np.empty((0, 0), np.uint8),
     )
+    synthetic = any(item.properties.get("darts:synthetic") for item in chosen)
     return on_grid(
         checked,
         grid,
@@ -114,6 +116,7 @@ def landcover_for(
         source="esri-landcover",
         year=taken,
         requested_year=year,
+        **({"synthetic": True} if synthetic else {}),
     )
 
 

@@ -26,11 +26,13 @@ from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.memory import keep_freed_memory
 from darts_xr.planet.bands import IMAGE_BANDS
-from darts_xr.planet.masks import valid_mask
+from darts_xr.planet.masks import MASK_CLASSES, mask_class, valid_mask
 from darts_xr.rasters import RasterHeader, RasterLimits, naming_read_errors, open_raster, read_image
 
 #: Side of a chunk in pixels unless asked otherwise: whole COG blocks, and 40 MB once all bands are float32.
 CHUNK = 1024
+#: Variable that holds what the mask says of a pixel, whatever the mask rule makes of it.
+MASK_CLASS = "mask_class"
 #: What ``attrs["auxiliary"]`` says of a scene for which no layer was read.
 NEUTRAL = "neutral: level terrain and no trend, nothing was measured"
 
@@ -50,6 +52,11 @@ def _valid_block(image: NDArray[Any], mask: NDArray[Any], rule: str) -> NDArray[
     """Apply the mask, and the image's own no-data: pixels that are 0 in all bands show nothing."""
     valid: NDArray[np.bool_] = valid_mask(mask, rule) & (image != 0).any(axis=0)
     return valid
+
+
+def _class_block(image: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """Tell what the mask says of each pixel; those that are 0 in all bands are no data."""
+    return np.where((image != 0).any(axis=0), mask_class(mask), np.uint8(0))
 
 
 def _read_lazily(
@@ -106,7 +113,8 @@ def open_scene(
         Lazy, dims (y, x), coordinates of pixel centres and ``spatial_ref``. ``blue``, ``green``, ``red``, ``nir``
         (uint16, reflectance × 10000, 0 = no data), ``ndvi`` (float32), with an auxiliary source ``relative_elevation``
         (float32, m), ``slope`` (float32, degrees), ``tc_brightness``, ``tc_greenness``, ``tc_wetness`` (uint8, 127 = no
-        change) and ``measured`` (uint8 flags: 1 elevation, 2 trends; what is not set was filled), and ``valid`` (bool).
+        change) and ``measured`` (uint8 flags: 1 elevation, 2 trends; what is not set was filled), ``mask_class``
+        (uint8, :data:`darts_xr.planet.MASK_CLASSES`) unless ``bands`` leaves it out, and ``valid`` (bool).
         Scalar coordinates: ``time`` (UTC), ``item_id`` and ``synthetic``. Attributes name product, constellation, mask
         rule, the auxiliary items that are read and the layers that are neutral. Headers are read to build it, pixels
         only when it is computed. It can be written with ``to_netcdf`` and ``to_zarr``.
@@ -157,7 +165,9 @@ def open_scene(
     names = None if bands is None else [band.name if isinstance(band, Band) else band for band in bands]
     all_neutral = isinstance(auxiliary, str) and auxiliary == "neutral"
     neutral = check_neutral(LAYERS if all_neutral else neutral)
-    wanted = _wanted_bands(item, names, auxiliary, neutral)
+    # What the mask says is no band of a network.
+    plain = None if names is None else [name for name in names if name != MASK_CLASS]
+    wanted = _wanted_bands(item, plain, auxiliary, neutral)
     needed = tuple(name for name in AUXILIARY_BANDS if name in wanted)
     derivation = _derivation([definitions[name] for name in needed])
     attrs = _attributes(item, rule)
@@ -190,8 +200,17 @@ def open_scene(
     variables["valid"] = on_grid(
         valid, grid, "valid", long_name="pixel may be used", units="1", nodata=0, mask_rule=rule
     )
+    kinds = da.map_blocks(
+        _class_block, pixels, flags, drop_axis=0, dtype=np.uint8, meta=np.empty((0, 0), np.uint8)
+    )
+    variables[MASK_CLASS] = on_grid(
+        kinds, grid, MASK_CLASS, long_name="what the mask says", units="1", nodata=0,
+        flag_values=list(MASK_CLASSES), flag_meanings=" ".join(n.replace(" ", "_") for n in MASK_CLASSES.values()),
+    )  # fmt: skip
     kept = [name for name in BANDS if name in variables and (bands is None or name in wanted)]
-    kept += [name for name in (MEASURED, "valid") if name in variables]
+    kept += [MEASURED] if MEASURED in variables else []
+    kept += [MASK_CLASS] if names is None or MASK_CLASS in names else []
+    kept += ["valid"]
     scene = xr.Dataset({name: variables[name] for name in kept}, attrs=attrs)
     return linked(scene.assign_coords(scene_coords(item)))
 

@@ -16,7 +16,7 @@ from odc.geo.xr import xr_reproject
 
 from darts_xr.catalog import search
 from darts_xr.cube.metadata import IDENTITY, linked, scene_coords, utc_time
-from darts_xr.cube.scene import open_scene
+from darts_xr.cube.scene import MASK_CLASS, open_scene
 from darts_xr.cube.stored import is_store, read_store
 from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.globe import Bounds
@@ -27,7 +27,9 @@ from darts_xr.planet.bands import IMAGE_BANDS
 PROVENANCE = (
     "constellation", "product", "mask_rule", "auxiliary", "ensemble", "checkpoints", "batch_norm", "tiling", "rules",
 )  # fmt: skip
-SCENE_BANDS = (*IMAGE_BANDS, "ndvi", "valid")
+#: Coordinate along ``time`` of cubes of images whose items state it.
+CLOUDS = "cloud_cover"
+SCENE_BANDS = (*IMAGE_BANDS, "ndvi", MASK_CLASS, "valid")
 
 
 _concat: Any = xr.Variable.concat  # xarray gives it no types
@@ -119,7 +121,7 @@ def open_cube(
         Zarr store of :func:`darts_xr.store_cube` (``….zarr``), which has bands, ground and grid of its own.
     bands : sequence of str, optional
         Assets of a run: ``"probability"``, ``"binary"``. Or bands of scenes: ``"blue"``, ``"green"``, ``"red"``,
-        ``"nir"``, ``"ndvi"``, ``"valid"``.
+        ``"nir"``, ``"ndvi"``, ``"mask_class"``, ``"valid"``.
     bbox : tuple of float, optional
         West, south, east, north in degrees; by default all items.
     datetime : str, optional
@@ -139,8 +141,9 @@ def open_cube(
         Lazy, dims (time, y, x), one time step an item, in the order of time and id. ``probability`` is float32 0 to 1
         with NaN where no item covers a pixel or it was masked; bands of scenes keep their type, with 0 (``valid``:
         False, ``ndvi``: NaN) where the scene has no pixel. Each time step has as coordinates ``item_id``, ``synthetic``
-        and, as far as its item states them, constellation, product, mask rule, auxiliary items, ensemble, checkpoints,
-        tiling and rules; ``cube.isel(time=3)`` is what :func:`darts_xr.level1` takes as a scene.
+        and, as far as its item states them, cloud cover (per cent, of images), constellation, product, mask rule,
+        auxiliary items, ensemble, checkpoints, tiling and rules; ``cube.isel(time=3)`` is what
+        :func:`darts_xr.level1` takes as a scene.
 
     Raises
     ------
@@ -179,6 +182,11 @@ def open_cube(
         steps = [
             _step(item) | {"mask_rule": s.attrs["mask_rule"]} for item, s in zip(items, scenes, strict=True)
         ]
+        clouds = [item.properties.get("eo:cloud_cover") for item in items]
+        if any(share is not None for share in clouds):
+            percent = [np.nan if share is None else float(share) for share in clouds]
+            about = {"long_name": "cloud cover, as the item states it", "units": "percent"}
+            cube = cube.assign_coords({CLOUDS: ("time", percent, about)})
     else:
         for item in items:
             if missing := [band for band in bands if band not in item.assets]:

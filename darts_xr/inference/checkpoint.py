@@ -128,6 +128,10 @@ class Checkpoint:
             )
         return network.eval()
 
+    def _repr_markdown_(self) -> str | None:
+        """Model card, as a notebook shows it; None without one, and it shows the fields."""
+        return self.training.get("card")
+
 
 def save_checkpoint(
     path: str | os.PathLike[str],

@@ -9,7 +9,8 @@ methods.
 from darts_xr.looking.histories import plot_history
 from darts_xr.looking.maps import explore
 from darts_xr.looking.pictures import MOST_PIXELS, classes, false_color, layer, overlay, rgb
-from darts_xr.looking.sites import sheet, site_series, timeline
+from darts_xr.looking.sites import sheet, site_conditions, site_series, timeline
+from darts_xr.looking.steps import scenes
 
 __all__ = [
     "MOST_PIXELS",
@@ -20,7 +21,9 @@ __all__ = [
     "overlay",
     "plot_history",
     "rgb",
+    "scenes",
     "sheet",
+    "site_conditions",
     "site_series",
     "timeline",
 ]

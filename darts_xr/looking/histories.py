@@ -62,7 +62,14 @@ def plot_history(histories: gpd.GeoDataFrame, site: int, *, ax: Any = None) -> A
     ax.set_ylabel("area, ha")
     top = ax.get_ylim()[1]
     ax.set_ylim(-0.05 * top, 1.05 * top)  # points and bars whole
-    ax.set_title(f"site {site}, {rows['site_geohash'].iloc[0]}", fontsize=10)
+    shrunk = rows["change"] == "shrank"
+    if shrunk.any():
+        ax.plot(rows["year"][shrunk], height[shrunk], "v", color="#CC79A7", markersize=6, label="shrank")
+    doubtful = rows["doubt"] != "" if "doubt" in rows else shrunk & False
+    if doubtful.any():
+        ax.plot(rows["year"][doubtful], height[doubtful], "x", color="black", label="offset or snow")
+    synthetic = " (synthetic)" if histories.attrs.get("synthetic") else ""
+    ax.set_title(f"site {site}, {rows['site_geohash'].iloc[0]}{synthetic}", fontsize=10)
     ax.legend(frameon=False, fontsize=8)
     ax.grid(alpha=0.3)
     return ax

@@ -17,6 +17,7 @@ from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import CRSError, MissingBandsError, ParameterError, naming_extra
 from darts_xr.globe import require_crs
 from darts_xr.percent import to_probability
+from darts_xr.planet.masks import MASK_CLASSES
 from darts_xr.products.quicklook import stretch_rgb
 
 #: Longest side of what is drawn; of more, every n-th pixel.
@@ -53,6 +54,11 @@ _LANDCOVER = {
     10: "#616161", 11: "#e3e2c3",
 }  # fmt: skip
 _VALID = {0: "masked", 1: "valid"}
+_MASK = {number: name for number, name in MASK_CLASSES.items() if number}  # 0: no data
+# Of a palette that the colour-blind can tell apart (Okabe and Ito); clear ground is pale.
+_MASK_COLOURS = {
+    1: "#e4ecc4", 2: "#56b4e9", 3: "#000000", 4: "#cc79a7", 5: "#d55e00", 6: "#0072b2", 7: "#e69f00",
+}  # fmt: skip
 _BINARY = {0: "no object", 1: "object"}
 
 # --- what is drawn -----------------------------------------------------------------------------------------
@@ -110,7 +116,7 @@ def scene_title(data: xr.Dataset | xr.DataArray) -> str:
     parts = [str(facts["item_id"])] if "item_id" in facts else []
     if "time" in facts:
         parts.append(time_text(facts["time"])[:10])
-    return ", ".join(parts) + (" (synthetic)" if facts.get("synthetic") else "")
+    return (", ".join(parts) + (" (synthetic)" if facts.get("synthetic") else "")).strip()
 
 
 # --- labelled public functions -----------------------------------------------------------------------------
@@ -180,7 +186,8 @@ def layer(array: xr.DataArray, *, ax: Any = None) -> Any:
     ----------
     array : xarray.DataArray
         (y, x): a band of a scene, ``probability`` (0 to 1, or per cent as stored), ``spread`` of the members,
-        ``valid``, ``binary``, ``landcover``. Others are drawn in grey-free colours with their own name and unit.
+        ``valid``, ``mask_class``, ``binary``, ``landcover``. Others are drawn in grey-free colours with their own
+        name and unit.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default a new figure.
 
@@ -198,9 +205,11 @@ def layer(array: xr.DataArray, *, ax: Any = None) -> Any:
     --------
     >>> axes = layer(scene["relative_elevation"])  # doctest: +SKIP
     """
-    known = {"valid": _VALID, "binary": _BINARY, "landcover": {0: "open sea", **ESRI_CLASSES}}
+    known = {
+        "valid": _VALID, "binary": _BINARY, "landcover": {0: "open sea", **ESRI_CLASSES}, "mask_class": _MASK
+    }  # fmt: skip
     if array.name in known:
-        colours = _LANDCOVER if array.name == "landcover" else None
+        colours = {"landcover": _LANDCOVER, "mask_class": _MASK_COLOURS}.get(str(array.name))
         return classes(array, known[str(array.name)], colours=colours, ax=ax)
     _one_scene(array)
     shown = _thinned(array.to_dataset(name="shown"))["shown"]
@@ -234,7 +243,7 @@ def _robust(values: NDArray[np.float32], middle: float | None) -> tuple[float, f
 def classes(
     array: xr.DataArray, names: Mapping[int, str], *, colours: Mapping[int, str] | None = None, ax: Any = None
 ) -> Any:
-    """Draw a map of classes with a legend that says how much of it each covers.
+    """Draw a map of classes with a legend that says how much of what is known each covers.
 
     Parameters
     ----------
@@ -264,6 +273,7 @@ def classes(
     _one_scene(array)
     values = _thinned(array.to_dataset(name="shown"))["shown"].values
     picture = np.zeros((*values.shape, 4), np.float32)
+    known = max(int(np.isin(values, list(names)).sum()), 1)
     handles, palette = [], colormaps["tab20b" if len(names) > 3 else "cividis"]
     for number, (value, name) in enumerate(names.items()):
         here = values == value
@@ -271,7 +281,7 @@ def classes(
             continue
         colour = to_rgba(colours[value]) if colours else palette(number / max(len(names) - 1, 1))
         picture[here] = colour
-        handles.append(Patch(color=colour, label=f"{name}, {here.mean():.1%}"))
+        handles.append(Patch(color=colour, label=f"{name}, {here.sum() / known:.1%}"))
     ax = _axes(ax, array)
     ax.imshow(picture, extent=_extent(array)[0], interpolation="nearest", aspect=ax.get_aspect())
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)

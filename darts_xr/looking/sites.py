@@ -13,12 +13,22 @@ import xarray as xr
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
+from darts_xr.cube import coregistration
 from darts_xr.cube.metadata import time_text
 from darts_xr.errors import ParameterError, naming_extra
 from darts_xr.looking.pictures import layer, overlay, rgb
+from darts_xr.planet.masks import MASK_CLASSES, SNOW
 
 #: Distance from a threshold within which an area is uncertain.
 SPREAD = 0.15
+#: Share of a site that must have been seen for a time step to say anything of it.
+LEAST_SEEN = 0.1
+_AROUND = 300.0  # m of ground beside a site by which images are compared
+_BRIGHT = 4000  # reflectance × 10000 in red
+_SNOWY = 0.05
+_GROUND = [
+    number for number, name in MASK_CLASSES.items() if name in ("clear", "snow", "shadow", "light haze")
+]
 
 
 def _in_crs(site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries, crs: Any) -> BaseGeometry:
@@ -42,12 +52,67 @@ def _around(cube: Any, shape: BaseGeometry, margin: float) -> Any:
     return cube.sel(x=slice(west, east), y=slice(north, south))
 
 
+def site_conditions(
+    images: xr.Dataset, site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries, *, margin: float = 30.0
+) -> pd.DataFrame:
+    """Tell of each time step's image whether areas of a site can be compared: how far it lies off, and the snow in it.
+
+    Parameters
+    ----------
+    images : xarray.Dataset
+        (time, y, x) with ``nir``, ``red``, ``valid``, ``mask_class``, in a CRS in metres, such as
+        ``open_cube(catalogue, bands=["nir", "red", "mask_class", "valid"], like=cube)``. The part within 300 m of the
+        site is computed.
+    site : shapely geometry, geopandas.GeoDataFrame or GeoSeries
+        Outline; a bare geometry in degrees.
+    margin : float
+        Metres around the outline in which snow is counted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a time step, index ``time``: ``item_id``; ``offset_x_m`` and ``offset_y_m`` of
+        :func:`darts_xr.cube.coregistration` on ``nir`` within 300 m, the site left out, since it changes;
+        ``snow_share`` (0 to 1; NaN where no ground was seen): of the site's pixels without cloud those that the mask
+        calls snow, or that are valid and brighter in red than 0.4, as snow is and thawed ground is not; ``doubt``:
+        "offset" where it is more than a pixel, "snow" where it is more than 5 %, "offset, snow", or empty.
+
+    Raises
+    ------
+    ParameterError
+        When the site lies outside the cube, or the images lack a band.
+
+    Examples
+    --------
+    >>> doubts = site_conditions(images, level2.iloc[[0]])["doubt"]  # doctest: +SKIP
+    """
+    if lacking := [name for name in ("nir", "red", "mask_class", "valid") if name not in images]:
+        raise ParameterError(f"the images have no {', '.join(lacking)}; open the cube with these bands, too")
+    shape = _in_crs(site, images.odc.geobox.crs)
+    near = _around(images[["nir", "red", "mask_class", "valid"]], shape, _AROUND).compute()
+    box = near.odc.geobox
+    inside = geometry_mask([shape.buffer(margin)], box.shape, box.affine, invert=True)
+    offsets = coregistration(near["nir"], near["valid"] & ~inside)
+    kinds, valid = near["mask_class"].values[:, inside], near["valid"].values[:, inside]
+    snow = (kinds == SNOW) | (valid & (near["red"].values[:, inside] > _BRIGHT))
+    known = np.isin(kinds, _GROUND).sum(axis=1)
+    share = np.divide(snow.sum(axis=1), known, out=np.full(len(known), np.nan), where=known > 0)
+    far = np.hypot(*offsets[["offset_x_m", "offset_y_m"]].to_numpy().T)
+    said = {"offset": far > abs(box.resolution.x), "snow": share > _SNOWY}
+    doubt = [", ".join(word for word, there in said.items() if there[k]) for k in range(len(far))]
+    ids = near["item_id"].values.astype(str) if "item_id" in near.coords else "unknown"
+    table = offsets.assign(snow_share=share, doubt=pd.array(doubt, "str"))
+    table.insert(0, "item_id", ids)
+    return table
+
+
 def site_series(
     probability: xr.DataArray,
     site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries,
     *,
     threshold: float = 0.5,
     margin: float = 30.0,
+    images: xr.Dataset | None = None,
 ) -> pd.DataFrame:
     """Tell what each time step of a cube says of a site.
 
@@ -62,13 +127,17 @@ def site_series(
         Least probability of an object's pixels.
     margin : float
         Metres around the outline that belong to the site, into which it may have grown.
+    images : xarray.Dataset, optional
+        The images, as for :func:`site_conditions`, whose columns are added by the images' ids.
 
     Returns
     -------
     pandas.DataFrame
         One row a time step, index ``time``: ``item_id``, ``seen`` (share of the site's pixels that are not masked),
-        ``pval_mean``, ``pval_max`` (NaN where nothing was seen), ``area_m2`` of the pixels at or above the threshold,
-        ``area_low_m2`` and ``area_high_m2`` of those above threshold + 0.15 and threshold - 0.15.
+        ``pval_mean``, ``pval_max``, ``area_m2`` of the pixels at or above the threshold, ``area_low_m2`` and
+        ``area_high_m2`` of those above threshold + 0.15 and threshold - 0.15. All of these are NaN where less than 10 %
+        was seen: such a step does not cover the site, and its area is not 0. With ``images`` also ``offset_x_m``,
+        ``offset_y_m``, ``snow_share`` and ``doubt``: areas of steps with a doubt are in the table all the same.
 
     Raises
     ------
@@ -87,7 +156,7 @@ def site_series(
     cell = abs(box.affine.determinant)
     seen = np.isfinite(values)
     filled = np.where(seen, values, 0)
-    count = seen.sum(axis=1)
+    count = np.where(seen.mean(axis=1) >= LEAST_SEEN, seen.sum(axis=1), 0)
     columns: dict[str, Any] = {
         "item_id": near["item_id"].values.astype(str) if "item_id" in near.coords else "unknown",
         "seen": seen.mean(axis=1),
@@ -97,8 +166,12 @@ def site_series(
     for name, level in (
         ("area_m2", threshold), ("area_low_m2", threshold + SPREAD), ("area_high_m2", threshold - SPREAD)
     ):  # fmt: skip
-        columns[name] = (filled >= np.float32(level)).sum(axis=1) * cell
-    return pd.DataFrame(columns, index=pd.Index(near["time"].values, name="time"))
+        columns[name] = np.where(count > 0, (filled >= np.float32(level)).sum(axis=1) * cell, np.nan)
+    table = pd.DataFrame(columns, index=pd.Index(near["time"].values, name="time"))
+    if images is None:
+        return table
+    conditions = site_conditions(images, site, margin=margin).drop_duplicates("item_id").set_index("item_id")
+    return table.join(conditions, on="item_id")
 
 
 def timeline(
@@ -106,13 +179,14 @@ def timeline(
     site: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries,
     *,
     threshold: float = 0.5,
+    images: xr.Dataset | None = None,
     ax: Any = None,
 ) -> Any:
     """Draw the area of a site over time, with what it would be at threshold ± 0.15.
 
     Parameters
     ----------
-    probability, site, threshold
+    probability, site, threshold, images
         As for :func:`site_series`.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default a new figure.
@@ -120,7 +194,8 @@ def timeline(
     Returns
     -------
     matplotlib.axes.Axes
-        Points are open where less than 90 % of the site was seen.
+        Points are open where less than 90 % of the site was seen, and crossed where ``images`` are off by more than a
+        pixel or show snow. Steps that do not cover the site are marks at the foot.
 
     Examples
     --------
@@ -130,10 +205,11 @@ def timeline(
         import matplotlib.dates as mdates
         import matplotlib.pyplot as plt
 
-    table = site_series(probability, site, threshold=threshold)
+    table = site_series(probability, site, threshold=threshold, images=images)
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    table = table[table["seen"] > 0]
+    unseen = table.index[table["area_m2"].isna()]
+    table = table[table["area_m2"].notna()]
     area = table["area_m2"] / 1e4
     below = area - table["area_low_m2"] / 1e4
     above = table["area_high_m2"] / 1e4 - area
@@ -142,6 +218,11 @@ def timeline(
         rows = (table["seen"] >= 0.9) == whole
         if rows.any():
             ax.plot(table.index[rows], area[rows], "o", color="#0072B2", markerfacecolor=face, label=label)
+    if "doubt" in table and len(doubtful := table.index[table["doubt"].fillna("") != ""]):
+        ax.plot(doubtful, area[doubtful], "x", color="#D55E00", markersize=9, label="offset or snow")
+    if len(unseen):
+        foot = [0.0] * len(unseen)
+        ax.plot(unseen, foot, "|", color="#7f7f7f", markersize=8, label="not covered")
     synthetic = "synthetic" in probability.coords and bool(np.any(probability["synthetic"].values))
     dates = mdates.AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call,unused-ignore]
     words = mdates.ConciseDateFormatter(dates)  # type: ignore[no-untyped-call,unused-ignore]
@@ -154,7 +235,7 @@ def timeline(
         fontsize=10,
     )
     ax.grid(alpha=0.3)
-    if len(table):
+    if len(table) or len(unseen):
         ax.legend(frameon=False)
     return ax
 
@@ -181,8 +262,8 @@ def sheet(
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The sheet.
+    numpy.ndarray of matplotlib.axes.Axes
+        (row, column) axes of the pictures; those beyond the last step are empty. ``axes[0, 0].figure`` is the sheet.
 
     Raises
     ------
@@ -191,7 +272,7 @@ def sheet(
 
     Examples
     --------
-    >>> figure = sheet(cube, level2.iloc[[0]])  # doctest: +SKIP
+    >>> axes = sheet(cube, level2.iloc[[0]])  # doctest: +SKIP
     """
     with naming_extra("viz", "a picture"):
         import matplotlib.pyplot as plt
@@ -224,4 +305,4 @@ def sheet(
         figure.colorbar(axes[0, 0].images[0], ax=axes, label="probability", shrink=0.8)
     if "synthetic" in near.coords and bool(np.any(near["synthetic"].values)):
         figure.suptitle("synthetic scenes, no real observation", fontsize=10)
-    return figure
+    return axes

@@ -127,7 +127,7 @@ def filter_water(
     if unsure.any():
         log.warning("%d object(s) are kept that lie where the land cover is not known", unsure.sum())
     out.attrs = {**feats.attrs, "unknown_landcover": int(unsure.sum())}
-    return _remove(out, fraction > max_fraction, "water", keep_removed)
+    return mark_removed(out, fraction > max_fraction, "water", keep_removed)
 
 
 def _fractions(
@@ -230,7 +230,7 @@ def filter_infrastructure(
     if len(here) and len(feats):
         hit[here.sindex.query(feats.geometry, predicate="intersects")[0]] = True
     out = feats.copy()
-    return _remove(out, hit, "infrastructure", keep_removed)
+    return mark_removed(out, hit, "infrastructure", keep_removed)
 
 
 def _read(path: str | Path, feats: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
@@ -242,7 +242,7 @@ def _read(path: str | Path, feats: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         raise ObjectError(f"infrastructure file {path.name} cannot be read: {error}") from error
 
 
-def _remove(
+def mark_removed(
     feats: gpd.GeoDataFrame, hit: NDArray[np.bool_], reason: str, keep_removed: bool
 ) -> gpd.GeoDataFrame:
     """Drop or mark the hit objects and count them; objects that an earlier filter marked are not counted."""

@@ -5,7 +5,16 @@ In: a folder as Planet delivers it. Out: a ``pystac.ItemCollection`` (:func:`pla
 """
 
 from darts_xr.planet.deliveries import planet_items
-from darts_xr.planet.masks import MASK_RULES, MaskRule, valid_mask
+from darts_xr.planet.masks import MASK_CLASSES, MASK_RULES, MaskRule, mask_class, valid_mask
 from darts_xr.planet.names import product_type, scene_datetime
 
-__all__ = ["MASK_RULES", "MaskRule", "planet_items", "product_type", "scene_datetime", "valid_mask"]
+__all__ = [
+    "MASK_CLASSES",
+    "MASK_RULES",
+    "MaskRule",
+    "mask_class",
+    "planet_items",
+    "product_type",
+    "scene_datetime",
+    "valid_mask",
+]

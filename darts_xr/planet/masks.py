@@ -34,6 +34,15 @@ UDM1_CLOUD = 1 << 1
 _UNREADABLE = BLACKFILL | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6
 
 
+#: What a mask says of a pixel, by number; where several apply, the first of no data, a missing band, cloud, heavy
+#: haze, shadow, snow, light haze.
+MASK_CLASSES = {
+    0: "no data", 1: "clear", 2: "snow", 3: "shadow", 4: "light haze", 5: "heavy haze", 6: "cloud",
+    7: "band missing or suspect",
+}  # fmt: skip
+SNOW = 2
+
+
 @dataclass(frozen=True)
 class MaskRule:
     """A named rule: the mask that it reads and what it calls valid."""
@@ -80,6 +89,39 @@ MASK_RULES: dict[str, MaskRule] = {
         ),
     )
 }
+
+
+def mask_class(mask_bands: Any) -> Any:
+    """Tell what an udm2 or udm1 says of each pixel, whatever rule decides on its use.
+
+    Parameters
+    ----------
+    mask_bands : numpy.ndarray
+        The mask, dims (band, y, x), uint8: 8 bands of an udm2 or 1 band of an udm1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Dims (y, x), uint8, numbers of :data:`MASK_CLASSES`. An udm1 knows no snow, shadow and haze.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> udm2 = np.zeros((8, 1, 3), "uint8")
+    >>> udm2[0, 0, 0] = udm2[1, 0, 1] = udm2[5, 0, 2] = 1
+    >>> [MASK_CLASSES[number] for number in mask_class(udm2)[0].tolist()]
+    ['clear', 'snow', 'cloud']
+    """
+    bits = mask_bands[-1]
+    kinds = np.full(bits.shape, 1, np.uint8)
+    if len(mask_bands) == len(UDM2_BANDS):
+        for number, band in ((4, 3), (SNOW, 1), (3, 2), (5, 4), (6, 5)):
+            kinds[mask_bands[band] == 1] = number
+    else:
+        kinds[(bits & UDM1_CLOUD) > 0] = 6
+    kinds[(bits & _UNREADABLE) > 0] = 7
+    kinds[(bits & BLACKFILL) > 0] = 0
+    return kinds
 
 
 def default_rule(has_udm2: bool, has_udm1: bool) -> str:

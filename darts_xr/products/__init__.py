@@ -16,20 +16,23 @@ from darts_xr.products.histories import HISTORY_COLUMNS, site_histories
 from darts_xr.products.level_one import LEVEL1_COLUMNS, describe_dataset, empty_level1, level1, merge_level1
 from darts_xr.products.level_two import LEVEL2_COLUMNS, level2, update_level2
 from darts_xr.products.quicklook import write_quicklook
-from darts_xr.products.removed import REMOVED_COLUMNS, member_spread, removed_objects
+from darts_xr.products.removed import REMOVED_COLUMNS, filter_rejected, member_spread, removed_objects
 from darts_xr.products.sites import site_table
+from darts_xr.products.styles import PALETTES
 from darts_xr.products.table_one import TABLE1_COLUMNS, table1, table_text, write_table
 
 __all__ = [
     "HISTORY_COLUMNS",
     "LEVEL1_COLUMNS",
     "LEVEL2_COLUMNS",
+    "PALETTES",
     "REMOVED_COLUMNS",
     "TABLE1_COLUMNS",
     "binary_objects",
     "coverage",
     "describe_dataset",
     "empty_level1",
+    "filter_rejected",
     "level1",
     "level2",
     "member_spread",

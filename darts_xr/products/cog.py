@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from darts_xr.errors import ProductError
 from darts_xr.percent import NO_DATA, to_percent
 from darts_xr.products.files import write_product
+from darts_xr.products.styles import PALETTES
 
 
 def _binary_block(objects: NDArray[np.integer], probability: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -83,12 +84,13 @@ def binary_objects(labels: xr.DataArray, probability: xr.DataArray) -> xr.DataAr
 def write_raster(
     raster: xr.DataArray, path: str | Path, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Write one band as cloud-optimised GeoTIFF, whole or not at all.
+    """Write one band as cloud-optimised GeoTIFF, whole or not at all, in the colours that it is shown in.
 
     Parameters
     ----------
     raster : xarray.DataArray
-        (y, x) uint8 in memory, from :func:`probability_percent` or :func:`binary_objects`.
+        (y, x) uint8 in memory, from :func:`probability_percent` or :func:`binary_objects`. Its name decides the colour
+        table (:data:`darts_xr.products.PALETTES`), by which a GIS draws the numbers; one of another name has none.
     path : path
         The file.
     metadata : mapping of str to str, optional
@@ -106,20 +108,21 @@ def write_raster(
     """
     if isinstance(raster.data, da.Array):
         raise ProductError(f"{Path(path).name}: the raster is lazy; compute it before writing")
-    plain = raster.copy(deep=False)
-    plain.attrs = {}  # what made it stands in the tags
-    plain = plain.rio.write_nodata(NO_DATA)
+    palette = PALETTES.get(str(raster.name))
+    height, width = raster.shape
+    profile = {
+        "driver": "COG", "width": width, "height": height, "count": 1, "dtype": "uint8", "nodata": NO_DATA,
+        "crs": raster.rio.crs, "transform": raster.rio.transform(), "compress": "DEFLATE", "blocksize": 512,
+        "overview_resampling": "nearest",
+    }  # fmt: skip
 
     def write(part: Path) -> None:
         with rasterio.MemoryFile(ext=".tif") as whole:
-            plain.rio.to_raster(
-                whole.name,
-                driver="COG",
-                compress="DEFLATE",
-                blocksize=512,
-                overview_resampling="nearest",
-                tags=dict(metadata or {}),
-            )
+            with whole.open(**profile) as file:  # rioxarray writes no colour table
+                file.write(raster.values, 1)
+                file.update_tags(**dict(metadata or {}))
+                if palette is not None:
+                    file.write_colormap(1, palette)
             # Not by GDAL, which may say nothing when the disk is full.
             part.write_bytes(whole.getbuffer())
 

@@ -16,6 +16,7 @@ import pyogrio
 from darts_xr.atomic import write_atomic
 from darts_xr.errors import ProductError
 from darts_xr.globe import require_crs
+from darts_xr.products.dated import add_dated_view
 from darts_xr.products.styles import add_style, coloured_by
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ def write_vectors(
 
     Rows are sorted along a Hilbert curve, so that a window is read from few row groups. A file appears under
     its name only when it is whole: on a failure the file of before stays. Equal frames give equal bytes. A GeoPackage
-    of objects also holds a style for QGIS (table ``layer_styles``), which colours them by mean probability.
+    of objects also holds a style for QGIS (table ``layer_styles``), which colours them by mean probability, and a view
+    ``<layer>_dated`` of the same features with their dates as dates.
 
     Parameters
     ----------
@@ -182,4 +184,5 @@ def _write_geopackage(frame: gpd.GeoDataFrame, path: Path, layer: str, metadata:
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
     if column := coloured_by(frame.columns):
-        add_style(path, layer, column, _MOMENT)
+        dated = add_dated_view(path, layer, frame.columns, _MOMENT)
+        add_style(path, [layer, *([dated] if dated else [])], column, _MOMENT)

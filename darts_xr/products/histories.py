@@ -19,7 +19,7 @@ from darts_xr.products.level_two import overlap_groups, union_by_group
 #: The three states of a site in a year.
 NOT_COVERED, NOT_DETECTED, DETECTED = "not covered", "covered, not detected", "detected"
 HISTORY_COLUMNS = (
-    "site", "site_geohash", "year", "state", "covered_share", "area_m2", "growth_m2", "growth_m2_per_year",
+    "site", "site_geohash", "year", "state", "covered_share", "area_m2", "growth_m2", "growth_m2_per_year", "change",
     "retreat_m", "retreat_m_per_year", "advance_azimuth_deg", "geometry",
 )  # fmt: skip
 _LEAST_GAIN = 36.0  # m² of new ground, four pixels, below which it has no direction
@@ -69,12 +69,15 @@ def site_histories(
         One row a site and year, EPSG:4326, sorted by site and year: ``site`` (int64, from 1, by geohash),
         ``site_geohash``, ``year``, ``state`` ("not covered", "covered, not detected", "detected"), ``covered_share``
         (0 to 1), ``area_m2`` (NaN where not detected), ``growth_m2`` and ``growth_m2_per_year`` since the last year in
-        which it was detected, ``retreat_m`` and ``retreat_m_per_year`` (how much further the outline reaches along the
-        direction of advance since then), ``advance_azimuth_deg`` (that direction, clockwise from north, of the site:
-        from the middle of its first outline to that of the ground gained until its last; NaN where it gained less than
-        four pixels), ``geometry`` (outline of that year; empty where not detected). Computed at once.
+        which it was detected, ``change`` ("grew", "shrank", "same", or empty where there is no such year: slumps seldom
+        shrink, so that "shrank" asks for a look at the images), ``retreat_m`` and ``retreat_m_per_year`` (how much
+        further the outline reaches along the direction of advance since then), ``advance_azimuth_deg`` (that direction,
+        clockwise from north, of the site: from the middle of its first outline to that of the ground gained until its
+        last; NaN where it gained less than four pixels), ``geometry`` (outline of that year; empty where not detected).
+        Computed at once.
 
-        Outlines of different years are compared as they lie: an offset between images counts as retreat.
+        ``attrs["synthetic"]``: whether any feature is of a synthetic scene. Outlines of different years are compared as
+        they lie: an offset between images counts as retreat.
 
     Raises
     ------
@@ -108,16 +111,19 @@ def site_histories(
         for line in _history(number, names[k], whole[k], rows[site == k], seen, least_covered)
     ]
     frame = pd.DataFrame(found, columns=list(HISTORY_COLUMNS))
-    texts = {name: frame[name].astype("str") for name in ("site_geohash", "state")}
+    texts = {name: frame[name].astype("str") for name in ("site_geohash", "state", "change")}
     whole_numbers = {name: frame[name].astype(np.int64) for name in ("site", "year")}
     numbers = {
         name: frame[name].astype(np.float64)
         for name in HISTORY_COLUMNS
         if name not in (*texts, *whole_numbers, "geometry")
     }
-    return gpd.GeoDataFrame(
+    out = gpd.GeoDataFrame(
         frame.assign(**texts, **whole_numbers, **numbers), geometry="geometry", crs="EPSG:4326"
     )
+    sources = level2["image_source"].astype(str) if "image_source" in level2 else pd.Series([], dtype="str")
+    out.attrs["synthetic"] = bool(sources.str.contains("synthetic").any())
+    return out
 
 
 def _moment(year: int, rows: gpd.GeoDataFrame) -> float:
@@ -168,6 +174,7 @@ def _history(
                 area,
                 growth,
                 growth / span,
+                "" if np.isnan(growth) else "grew" if growth > 0 else "shrank" if growth < 0 else "same",
                 retreat,
                 retreat / span,
                 azimuth,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from darts_xr.products.files import write_product
+from darts_xr.products.styles import HEAT_COLOURS
 
 # Drawn with Pillow: a figure of matplotlib takes 0.2 s, a tenth of a small scene's time in the networks.
 _LEAST_SIDE = 450  # px; smaller pictures are enlarged by whole numbers
@@ -22,17 +23,6 @@ _EDGE, _GAP, _HEAD, _FOOT, _LEGEND = 14, 14, 58, 34, 74  # px around and between
 _FINE = 2  # outlines are drawn so much larger and then averaged, which smooths them
 _NO_DATA = 217  # grey
 _YELLOW, _CYAN = (255, 235, 0), (0, 235, 255)
-# Matplotlib's "magma"; Matplotlib loads slowly, and only notebooks need the rest of it.
-_MAGMA = (
-    "00000401010602020b03030f05041606051a0907200b09240e0b2b120d31140e36180f3d1a10421e114921114e25125529115a"
-    "2d116133106736106b3b0f703f0f72440f764710784c117a51127c54137d59157e5c167f601880641a80681c816b1d81701f81"
-    "7521817822817c23828025828426818827818c2981902a81942c80992d809c2e7fa1307ea5317eaa337dad347cb2357bb73779"
-    "ba3878bf3a77c23b75c73d73ca3e72cf4070d2426fd6456cdb476ade4968e24d66e44f64e85362ea5661ed5a5fef5d5ef2625d"
-    "f4675cf56b5cf7705cf8745cf9795dfa7d5efb835ffc8961fc8c63fd9266fd9668fd9b6bfe9f6dfea571fea973feae77feb47b"
-    "feb77efebd82fec185fec68afeca8dfecf92fed395fed89afddea0fde2a3fde7a9fdebacfcf0b2fcf4b6fcf9bbfcfdbf"
-)
-#: Colours of a probability of 0 to 100 %, (101, 3) uint8.
-HEAT_COLOURS = np.frombuffer(bytes.fromhex(_MAGMA), np.uint8).reshape(101, 3)
 
 
 def stretch_rgb(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

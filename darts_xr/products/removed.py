@@ -1,8 +1,8 @@
-"""Beside Level 1: the objects that a rule removed, each with the reason, and how far the networks disagreed."""
+"""Beside Level 1: the objects that a rule or a person removed, with the reason; how far the networks disagreed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import geopandas as gpd
@@ -11,7 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from darts_xr.errors import ProductError
+from darts_xr.globe import require_crs
+from darts_xr.objects.filters import mark_removed
 from darts_xr.objects.polygons import STATISTICS, vectorize
+from darts_xr.products.geometry import area_columns, geohashes, valid_polygons
 from darts_xr.products.level_one import level1
 
 REMOVED_COLUMNS = (
@@ -35,9 +38,9 @@ def removed_objects(
     Returns
     -------
     geopandas.GeoDataFrame
-        One row per removed object, EPSG:4326: ``removed_by`` ("border", "small", "water" or "infrastructure"),
-        ``n_pixels`` (int64), ``water_fraction`` (NaN without a water filter), and of Level 1 geohash, date, area, image
-        and statistics. Every detected object is either here or in Level 1.
+        One row per removed object, EPSG:4326: ``removed_by`` ("border", "small", "water", "infrastructure" or
+        "reviewer"), ``n_pixels`` (int64), ``water_fraction`` (NaN without a water filter), and of Level 1 geohash,
+        date, area, image and statistics. Every detected object is either here or in Level 1.
 
     Raises
     ------
@@ -66,6 +69,49 @@ def removed_objects(
     }
     out = rows.assign(**extra, water_fraction=np.asarray(water, np.float64))
     return out[list(REMOVED_COLUMNS)]
+
+
+def filter_rejected(
+    feats: gpd.GeoDataFrame, rejected: Iterable[tuple[str, int]], *, keep_removed: bool = False
+) -> gpd.GeoDataFrame:
+    """Remove objects of one image that a reviewer rejected.
+
+    Parameters
+    ----------
+    feats : geopandas.GeoDataFrame
+        Objects of the image, in any CRS.
+    rejected : iterable of (str, int)
+        ``id_geohash`` and ``area_m2`` of each in Level 1.
+    keep_removed : bool
+        Keep removed objects, with the reason in the column ``removed_by`` ("" for kept ones).
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        ``feats`` without them; ``attrs["removed"]`` counts them by ``"reviewer"``, ``attrs["unknown_rejected"]`` lists
+        geohashes that no object has with that area: other rules or networks found another outline there, or none.
+
+    Raises
+    ------
+    CRSError
+        If ``feats`` have no CRS.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> feats = gpd.GeoDataFrame(geometry=[shapely.box(-139, 69, -138.998, 69.001)], crs=4326)
+    >>> left = filter_rejected(feats, [("bum0t10j093r", 8926), ("bum0t10j0000", 900)])
+    >>> len(left), left.attrs
+    (0, {'unknown_rejected': ['bum0t10j0000'], 'removed': {'reviewer': 1}})
+    """
+    require_crs(feats, "feats")
+    wanted = set(rejected)
+    shapes, _ = valid_polygons(feats.to_crs("EPSG:4326"), lambda i: f"row {i}")
+    areas = np.asarray(area_columns(shapes)["area_m2"]).tolist()
+    keys = list(zip(geohashes(shapes.geometry.to_numpy()), areas, strict=True))
+    out = feats.copy()
+    out.attrs = {**feats.attrs, "unknown_rejected": sorted(place for place, _ in wanted - set(keys))}
+    return mark_removed(out, np.array([key in wanted for key in keys], bool), "reviewer", keep_removed)
 
 
 def member_spread(

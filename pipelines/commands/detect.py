@@ -46,6 +46,10 @@ from pipelines.commands.common import PATH, cluster_options, finish, raster_opti
     help="Source of land cover, or none: no water filter.",
 )
 @click.option("--infrastructure", type=PATH, default=None, help="Polygons of infrastructure.")
+@click.option(
+    "--verdicts", multiple=True, type=PATH,
+    help="What reviewers said of this run: verdict files or CSV; repeat for more. What is rejected is removed.",
+)  # fmt: skip
 @click.option("--threshold", default=0.5, show_default=True, help="Least probability of an object's pixels.")
 @click.option("--border", default=10, show_default=True, help="Border zone, pixels.")
 @click.option("--min-pixels", default=32, show_default=True, help="Smallest object, pixels.")
@@ -103,7 +107,7 @@ def command(
         if found.refused:
             sys.exit(1)
         return
-    from pipelines.cautions import cautions
+    from pipelines.cautions import cautions, unknown_images
     from pipelines.console import notes, show_scenes, steps
 
     try:
@@ -115,7 +119,7 @@ def command(
     except KeyboardInterrupt:
         notes.print(f"Stopped. The same command goes on from {settings.out}.", highlight=False)
         os._exit(130)  # not waiting for threads that are amid a scene
-    warned = cautions(run.done)
+    warned = cautions(run.done) + unknown_images(run.record)
     if not as_json:
         show_scenes(run.scenes)
     for caution in warned:
@@ -152,6 +156,7 @@ def _settings(options: dict[str, Any]) -> Any:
         fill_gaps=options["fill_gaps"],
         landcover=None if options["landcover"] == "none" else options["landcover"],
         infrastructure=options["infrastructure"],
+        verdicts=options["verdicts"],
         rules=Rules(**rules),
         members=options["members"],
         checksums=options["checksums"],

@@ -21,20 +21,25 @@ from pipelines.commands.common import PATH, finish, verb
 @click.option("--min-pixels", type=int, help="Smallest object, pixels.  [default: the run's]")
 @click.option("--max-water", type=float, help="Largest share of water in an object.  [default: the run's]")
 @click.option(
-    "--landcover", help="Source of land cover, which a run does not keep; none: without the water filter."
+    "--landcover", help="Source of land cover; none: without the water filter.  [default: that of the run]"
 )
 @click.option(
     "--infrastructure",
-    help="Polygons of infrastructure, which a run does not keep; none: without that filter.",
+    help="Polygons of infrastructure; none: without that filter.  [default: those of the run]",
 )
+@click.option(
+    "--verdicts", multiple=True, type=PATH,
+    help="What reviewers said of RUN, as for detect; repeat for more.  [default: what the run was made with]",
+)  # fmt: skip
 @click.option("--curve", type=PATH, help="Write count and area over thresholds to this CSV file instead.")
 @verb
 def command(
     run: str, out: str | None, landcover: str | None, infrastructure: str | None, curve: Path | None,
-    as_json: bool, **rules: Any,
+    verdicts: tuple[Path, ...], as_json: bool, **rules: Any,
 ) -> None:  # fmt: skip
     """Make the objects of RUN again under other rules, without the networks, into another run folder."""
-    from pipelines.rethresholding import Layers, rethreshold, threshold_curve
+    from pipelines.filter_layers import Layers
+    from pipelines.rethresholding import rethreshold, threshold_curve
 
     if (out is None) == (curve is None):
         raise click.UsageError("Give --out for a new run folder, or --curve for a table over thresholds.")
@@ -42,6 +47,7 @@ def command(
     layers = Layers(
         None if landcover == "none" else landcover,
         None if infrastructure == "none" else infrastructure,
+        verdicts,
         tuple(name for name, value in given.items() if value == "none"),
     )
     asked = {name: value for name, value in rules.items() if value is not None}

@@ -14,12 +14,15 @@ from pipelines.commands.common import PATH, finish, verb
 @click.option(
     "--out", type=PATH, default=Path("sites"), show_default=True, help="Folder of table and figure."
 )
+@click.option(
+    "--images", default=None, help="STAC source of the scenes of RUN: tells their offsets and snow."
+)
 @verb
-def command(run: str, out: Path, as_json: bool) -> None:
+def command(run: str, out: Path, images: str | None, as_json: bool) -> None:
     """Follow each site of RUN: not covered, not detected or detected in each year, growth and retreat."""
     from pipelines.following import histories, write_histories
 
-    table = histories(run)
+    table = histories(run, images=images)
     files = write_histories(table, out)
     states = {str(state): int(count) for state, count in table["state"].value_counts().items()}
     if not as_json:

@@ -14,10 +14,11 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from scipy.ndimage import shift
 
 import darts_xr as dx
 from darts_xr.errors import MissingBandsError, ParameterError
-from darts_xr.looking import layer, overlay, rgb, sheet, site_series, timeline
+from darts_xr.looking import layer, overlay, rgb, sheet, site_conditions, site_series, timeline
 from darts_xr.sample import SampleWorld
 
 matplotlib.use("Agg")
@@ -78,7 +79,9 @@ def test_layers_have_their_unit_and_a_range_that_suits_them(scene: xr.Dataset):
     trend = scene.darts.layer("tc_greenness")
     assert np.mean(trend.images[0].get_clim()) == 127
     assert "127: no change" in trend.figure.axes[-1].get_ylabel()
-    legend = scene.darts.mask().get_legend()
+    names = [text.get_text() for text in scene.darts.mask().get_legend().get_texts()]
+    assert names[0].startswith("clear, ")
+    legend = scene.darts.layer("valid").get_legend()
     share = float(scene["valid"].mean())
     assert f"valid, {share:.1%}" in [text.get_text() for text in legend.get_texts()]
 
@@ -123,8 +126,9 @@ def test_a_picture_is_of_one_scene_with_its_bands(cube: xr.DataArray):
 def test_a_site_has_its_area_at_three_thresholds_and_what_was_seen(cube: xr.DataArray):
     table = site_series(cube, SITE)
     cell = 9.0
-    assert table["area_m2"].tolist() == [400 * cell, 540 * cell, 0]
-    assert table["area_low_m2"].tolist() == [400 * cell, 480 * cell, 0]
+    assert table["area_m2"].tolist()[:2] == [400 * cell, 540 * cell]
+    assert table["area_low_m2"].tolist()[:2] == [400 * cell, 480 * cell]
+    assert table.loc[:, "pval_mean":].iloc[2].isna().all()  # not covered is not an area of 0
     assert table["seen"].tolist() == [1, 1, 0]
     assert np.isnan(table["pval_max"].iloc[2])
     assert table["item_id"].tolist() == list("abc")
@@ -132,18 +136,96 @@ def test_a_site_has_its_area_at_three_thresholds_and_what_was_seen(cube: xr.Data
         site_series(cube, SITE.translate(5000).to_frame("geometry"))
 
 
+@pytest.fixture(scope="module")
+def images(world: SampleWorld) -> xr.Dataset:
+    """A synthetic scene; the same moved by parts of a pixel, and with snow; with too little seen; and bare noise."""
+    scene = dx.open_scene(sorted(dx.load_items(world.catalog), key=lambda item: item.id)[0])
+    scene = scene[["nir", "red", "mask_class", "valid"]].isel(y=slice(150, 350), x=slice(150, 350)).compute()
+    steps = [scene.copy(deep=True) for _ in range(5)]
+    for name in ("nir", "red"):
+        moved = shift(scene[name].values.astype("float64"), (0.4, -1.3), order=3, mode="nearest")
+        steps[1][name].values[:] = moved.round().clip(1, 65535)
+        moved = shift(scene[name].values.astype("float64"), (-2.3, 0.0), order=3, mode="nearest")
+        steps[2][name].values[:] = moved.round().clip(1, 65535)
+    steps[2]["red"].values[90:105, 90:105] = 7000  # brighter than ground, though the mask calls it clear
+    steps[3]["valid"].values[:, 10:] = False
+    steps[3]["mask_class"].values[95:105, 80:120] = 2
+    steps[4]["nir"].values[:] = np.random.default_rng(0).integers(1, 3000, scene["nir"].shape)
+    times = np.array([f"202{k}-07-01" for k in range(5)], "datetime64[ns]")
+    cube = xr.concat([step.drop_vars(["time", "item_id"]) for step in steps], "time", coords="minimal")
+    return cube.assign_coords(time=times, item_id=("time", list("abcde")))
+
+
+def test_images_of_a_site_tell_their_offset_and_their_snow(images: xr.Dataset):
+    box = images.odc.geobox.boundingbox
+    x, y = (box.left + box.right) / 2, (box.bottom + box.top) / 2
+    site = gpd.GeoDataFrame(
+        geometry=[shapely.box(x - 30, y - 30, x + 30, y + 30)], crs=str(images.odc.geobox.crs)
+    )
+    table = site_conditions(images, site)
+    assert table["offset_x_m"].tolist()[:3] == pytest.approx([0, -3.9, 0], abs=0.5)
+    assert table["offset_y_m"].tolist()[:3] == pytest.approx([0, -1.2, 6.9], abs=0.5)
+    assert (
+        table.loc[:, ["offset_x_m", "offset_y_m"]].iloc[3:].isna().all(axis=None)
+    )  # too little in common, no pattern
+    assert table["doubt"].tolist() == ["", "offset", "offset, snow", "snow", ""]
+    assert table["snow_share"].iloc[0] == 0
+    clouded = images.copy(deep=True)
+    clouded["mask_class"].values[1] = 6
+    assert np.isnan(site_conditions(clouded, site)["snow_share"].iloc[1])  # nobody saw the ground
+    with pytest.raises(ParameterError, match="no mask_class"):
+        site_conditions(images.drop_vars("mask_class"), site)
+    prob = xr.full_like(images["nir"], 0.9, "float32").rename("probability")
+    series = site_series(prob, site, images=images.isel(time=[0, 2, 1]))
+    assert series["doubt"].tolist()[:3] == ["", "offset", "offset, snow"]
+    assert series["area_m2"].notna().all()  # flagged, not dropped
+    labels = [line.get_label() for line in timeline(prob, site, images=images).lines]
+    assert "offset or snow" in labels
+
+
+def test_a_mask_is_drawn_by_its_classes_and_no_data_is_none_of_them(images: xr.Dataset):
+    kinds = images["mask_class"].isel(time=3).copy()
+    kinds.values[:100] = 0
+    names = [text.get_text() for text in layer(kinds).get_legend().get_texts()]
+    assert [name.split(",")[0] for name in names if name.startswith(("snow", "no data"))] == ["snow"]
+    assert sum(float(name.split(", ")[1].rstrip("%")) for name in names) == pytest.approx(100, abs=0.3)
+
+
 def test_timeline_and_sheet_show_each_step(cube: xr.DataArray):
     axes = timeline(cube, SITE)
     assert axes.get_ylabel() == "area, ha"
     assert "(synthetic)" in axes.get_title()
-    assert len(axes.lines[-1].get_xdata()) == 2  # the third step saw nothing
-    figure = cube.darts.sheet(SITE.to_crs("EPSG:4326").geometry.iloc[0], columns=2)
+    seen, foot = axes.lines[-2:]
+    assert len(seen.get_xdata()) == 2
+    assert (foot.get_label(), len(foot.get_xdata())) == ("not covered", 1)  # the third step saw nothing
+    panels = cube.darts.sheet(SITE.to_crs("EPSG:4326").geometry.iloc[0], columns=2)
+    assert panels.shape == (2, 2)
+    figure = panels[0, 0].figure
     titles = [ax.get_title() for ax in figure.axes if ax.images]
     assert titles[:3] == ["2021-07-01", "2022-07-01", "2023-07-01"]
     assert "synthetic" in figure.get_suptitle()
     assert all(ax.axison for ax in figure.axes if ax.images)  # the grey of no data is seen
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "<colorbar>"] == ["probability"]
     assert sheet(cube.to_dataset(), SITE) is not None
+
+
+def test_a_cube_tells_which_scenes_it_is_made_of(world: SampleWorld, cube: xr.DataArray):
+    items = sorted(dx.load_items(world.catalog), key=lambda item: item.datetime)
+    items[0].properties["eo:cloud_cover"] = 12.0
+    table = dx.open_cube(items, bands=["red"]).darts.scenes()
+    assert table["item_id"].tolist() == [item.id for item in items]
+    assert table["date"].tolist() == [f"{item.datetime:%Y-%m-%d}" for item in items]
+    assert table["cloud_cover"].iloc[0] == 12
+    assert table["synthetic"].all()
+    assert set(table["mask_rule"]) == {"udm2"}
+    assert cube.darts.scenes()["item_id"].tolist() == list("abc")
+    with pytest.raises(ParameterError, match="no cube"):
+        cube.isel(time=0).darts.scenes()
+
+
+def test_synthetic_land_cover_is_called_so(world: SampleWorld, scene: xr.Dataset):
+    cover = dx.landcover_for(dx.load_items(world.auxiliary), scene["valid"].odc.geobox, 2021)
+    assert "(synthetic)" in layer(cover).get_title()
 
 
 def test_a_map_holds_objects_and_footprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -368,11 +368,13 @@ def test_validation_finds_a_product_equal_to_itself(products: Products, world: S
     assert open_run(run.folder).record["scores"] == scores
 
 
-def test_the_demo_finds_the_slumps_of_a_world_it_never_saw(tmp_path: Path):
+def test_the_demo_finds_the_slumps_of_a_world_it_never_saw(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     result = demo(tmp_path, seed=21, scenes=2, size=1024)
     assert result.scores["level1"]["f1"] >= 0.8
     assert result.scores["level2"]["f1"] >= 0.8
     assert result.scores["ndvi"]["f1"] <= result.scores["level1"]["f1"] - 0.25
+    said = [line.getMessage() for line in caplog.records if line.name == "darts_xr.assess.scored"]
+    assert len(said) == len(set(said))
 
 
 def test_neutral_layers_stand_in_and_say_so(world: SampleWorld, tmp_path: Path):

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from pipelines.aggregation import aggregate
+from pipelines.filter_layers import Layers
 from pipelines.following import histories
 from pipelines.records import Run
-from pipelines.rethresholding import Layers, rethreshold
+from pipelines.rethresholding import rethreshold
 from pipelines.settings import Rules
 from tests.environments import ROOT
 from tests.pipelines.small import Small

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from rasterio.errors import NotGeoreferencedWarning
 
 from darts_xr.errors import ParameterError, PipelineError
 from darts_xr.percent import to_percent, undecided_percents
@@ -83,8 +86,33 @@ def test_the_new_folder_is_a_run_that_products_report_and_verify_take(
         rethreshold(found, run.folder, layers=layers)
 
 
+def test_a_run_knows_its_layers_as_long_as_they_lie_where_they_lay(small: Small, tmp_path: Path):
+    world = small.copy(tmp_path / "world").world
+    works = gpd.read_file(world.infrastructure)
+    works.to_file(tmp_path / "works.gpkg")
+    run = small.detect(
+        tmp_path / "run", small.items[:1], auxiliary=world.auxiliary, infrastructure=tmp_path / "works.gpkg"
+    )
+    again = rethreshold(run, tmp_path / "again")
+    assert {**again.record["counts"], "n_undecided_pixels": 0} == run.record["counts"] | {
+        "n_undecided_pixels": 0
+    }
+    assert again.done[0]["filters"] == run.done[0]["filters"]
+    assert len(threshold_curve(again, [0.5, 0.6])) == 2
+    works.iloc[:-1].to_file(tmp_path / "works.gpkg")
+    with pytest.raises(
+        PipelineError, match=r"another layer.*Layers\(infrastructure=…\) or --infrastructure"
+    ) as info:
+        rethreshold(run, tmp_path / "other")
+    assert str(tmp_path / "works.gpkg") in str(info.value)
+    (tmp_path / "works.gpkg").unlink()
+    with pytest.raises(PipelineError, match="or none, where it lay"):
+        threshold_curve(run, [0.5])
+
+
 def test_a_filter_is_left_out_on_purpose_only(found: Run, tmp_path: Path):
-    with pytest.raises(PipelineError, match="--landcover none"):
+    found = replace(found, record=found.record | {"layers": {}})  # as of a run whose layers lay in memory
+    with pytest.raises(PipelineError, match=r"does not know.*--landcover none"):
         rethreshold(found, tmp_path / "again", threshold=0.6)
     run = rethreshold(found, tmp_path / "again", layers=Layers(dropped=("water",)), threshold=0.6)
     assert run.record["water_filter"] is False
@@ -105,12 +133,16 @@ def test_a_damaged_scene_fails_and_the_others_are_made(small: Small, layers: Lay
 
 
 def test_the_curve_falls_with_the_threshold_and_agrees_with_the_run(found: Run, layers: Layers):
-    curve = threshold_curve(found, [0.4, 0.5, 0.6], layers=layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotGeoreferencedWarning)
+        curve = threshold_curve(found, [0.4, 0.5, 0.6], layers=layers)
     assert curve.loc[0.5, "n_objects"] == found.record["counts"]["n_objects"]
     area = sum(rows.to_crs(rows.estimate_utm_crs()).area.sum() for rows in _objects(found).values())
     assert curve.loc[0.5, "area_m2"] == pytest.approx(area, rel=1e-3)
     assert curve.loc[0.5, "n_undecided_pixels"] == 0
-    assert [axis.get_ylabel() for axis in plot_curve(curve, threshold=0.5).axes] == ["objects", "area, ha"]
+    figure = plot_curve(curve, threshold=0.5)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["objects", "area, ha"]
+    assert "synthetic" in figure.get_suptitle()
 
 
 def test_the_command_writes_a_run_or_a_curve(found: Run, small: Small, tmp_path: Path):

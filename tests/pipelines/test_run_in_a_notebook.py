@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import darts_xr as dx
-from pipelines import Limits, aggregate, plan
+from darts_xr.sample import read_truth
+from pipelines import Limits, aggregate, plan, validate
 from tests.pipelines.small import Small
 
 
@@ -20,9 +21,21 @@ def test_a_run_shows_itself_and_gives_its_objects_and_its_cube(small: Small, tmp
     assert run.footprints["image_id"].tolist() == [run.done[0]["id"]]
     assert run.cube()["probability"].sizes["time"] == 1
     products = aggregate(run, name="test_synthetic")
+    assert "<td>rules</td>" in page
+    assert "mask_rule none" in page
+    assert repr(products).startswith(f"<Products: {len(run.level1)} objects per image")
     assert f"<td>{len(run.level1)}</td>" in products._repr_html_()
     planned = plan(small.items[:1], small.settings(tmp_path / "run"), limits=Limits())
     assert "0 of 1" in planned._repr_html_()
+    assert repr(planned) == "<Plan: 0 of 1 scene(s) to be done, 0.0 million pixels>"
+    scored = validate(run, read_truth(small.world))
+    assert repr(scored).startswith("<Validation: Level 1, per image: F1 0.")
+    assert len(repr(scored)) < 300
+    assert "<th>precision</th>" in scored._repr_html_()
+    (member,) = dx.load_ensemble(small.model).members
+    assert member._repr_markdown_() is None
+    member.training["card"] = "## quick"
+    assert member._repr_markdown_() == "## quick"
     assert "quick" in dx.load_ensemble(small.model)._repr_html_()
 
 

@@ -14,6 +14,8 @@ from pipelines.cli import main
 from pipelines.settings import Rules
 from tests.pipelines.small import Small
 
+OF_IMAGES = ("offset_x_m", "offset_y_m", "snow_share", "doubt")
+
 
 def test_each_site_of_a_run_has_a_state_a_year_and_an_uncertain_area(small: Small, tmp_path: Path):
     # The first and the third image show one site in two years.
@@ -32,6 +34,14 @@ def test_each_site_of_a_run_has_a_state_a_year_and_an_uncertain_area(small: Smal
     # Areas of pixels on the map and on the ellipsoid differ by the projection's scale alone.
     assert (found["area_high_m2"] >= found["area_m2"] * 0.99).all()
     assert table["no_data_share"].between(0, 1).all()
+    assert table[["offset_x_m", "offset_y_m", "snow_share"]].isna().all(axis=None)  # no image was given
+    assert (table["doubt"] == "").all()
+    known = histories(run, images=small.world.catalog)
+    assert known.drop(columns=list(OF_IMAGES)).equals(table.drop(columns=list(OF_IMAGES)))
+    assert known["snow_share"].between(0, 1).any()
+    offsets = known[["offset_x_m", "offset_y_m"]].dropna()
+    assert len(offsets) > 0
+    assert (offsets.abs() <= 3).all(axis=None)  # images of a world lie on each other
     answer = CliRunner().invoke(main, ["sites", str(run.folder), "--out", str(tmp_path / "sites"), "--json"])
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout)["sites"] == table["site"].nunique()

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from darts_xr.errors import MaskError
-from darts_xr.planet.masks import MASK_RULES, default_rule, valid_mask
+from darts_xr.planet.masks import MASK_CLASSES, MASK_RULES, default_rule, mask_class, valid_mask
 from tests.helpers import raise_if_dask_computes, real_data
 
 
@@ -117,3 +117,20 @@ def test_real_udm2() -> None:
     # 37,381 pixels are blackfill and 11,930 light haze.
     assert np.count_nonzero(valid_mask(mask, "udm2")) == 2_084_145
     assert np.count_nonzero(valid_mask(mask, "udm2-2021")) == 2_084_145 + 11_930
+
+
+def test_each_pixel_has_one_class_whatever_the_rule():
+    udm2 = np.zeros((8, 1, 8), "uint8")
+    udm2[0, 0, 0] = 1
+    for place, band in enumerate((1, 2, 3, 4, 5), start=1):
+        udm2[band, 0, place] = 1
+    udm2[1, 0, 5] = 1  # snow below a cloud is not seen
+    udm2[7, 0, 6:] = 4, 5  # green missing; blackfill with it
+    names = [MASK_CLASSES[number] for number in mask_class(udm2)[0].tolist()]
+    assert names == [
+        "clear", "snow", "shadow", "light haze", "heavy haze", "cloud", "band missing or suspect", "no data"
+    ]  # fmt: skip
+    udm1 = np.array([[[0, 1, 2, 8]]], "uint8")
+    assert [MASK_CLASSES[number] for number in mask_class(udm1)[0].tolist()] == [
+        "clear", "no data", "cloud", "band missing or suspect"
+    ]  # fmt: skip

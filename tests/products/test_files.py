@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import time
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -151,13 +152,50 @@ def test_objects_open_coloured_by_their_probability(rows: gpd.GeoDataFrame, tmp_
             style = db.execute(
                 "SELECT f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles"
             )
-            ((layer, geometry, default, text),) = style.fetchall()
-        assert (layer, geometry, default) == (name, "geom", 1)
+            layers = style.fetchall()
+        assert [row[:3] for row in layers] == [(name, "geom", 1), (f"{name}_dated", "geom", 1)]
+        text = layers[0][3]
         drawn = ElementTree.fromstring(text).find("renderer-v2")
         assert drawn is not None
         assert drawn.get("attr") == column
         assert [one.get("upper") for one in drawn.iter("range")][-1] == "1.000000"
         assert len(list(drawn.iter("range"))) == len(list(drawn.iter("symbol")))
+
+
+def test_a_view_has_dates_as_dates_and_the_published_layer_stays_the_first(
+    rows: gpd.GeoDataFrame, tmp_path: Path
+) -> None:
+    cases = {
+        "one": (rows, {"date": "day"}),
+        "two": (level2(rows), {"earliest_date": "earliest_day", "latest_date": "latest_day"}),
+    }
+    for name, (frame, days) in cases.items():
+        (path,) = write_vectors(frame, tmp_path / name, formats=["gpkg"])
+        layers = [str(layer) for layer, kind in pyogrio.list_layers(path) if kind is not None]
+        assert layers == [name, f"{name}_dated"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            published = gpd.read_file(path, layer=name)
+            dated = gpd.read_file(path, layer=f"{name}_dated")
+        with pytest.warns(UserWarning, match=f"'{name}' \\(default\\)"):
+            plain = gpd.read_file(path)  # as before there was a view: the styles are a layer, too
+        assert plain.equals(published)
+        assert list(published.columns) == list(frame.columns)
+        assert published.equals(dated[published.columns])
+        for text, day in days.items():
+            assert dated[day].dtype.kind == "M"
+            assert dated[day].dt.strftime("%Y-%m-%d").tolist() == published[text].tolist()
+        july = pyogrio.read_dataframe(path, layer=f"{name}_dated", where=f"{day} < '2022-01-01'")
+        assert july["year"].eq(2021).all()
+        assert len(july) == (frame["year"] == 2021).sum()
+    (path,) = write_vectors(coverage(_footprints())["level1"], tmp_path / "cover", formats=["gpkg"])
+    assert [str(layer) for layer in pyogrio.list_layers(path)[:, 0]] == ["cover"]
+
+
+def _footprints() -> gpd.GeoDataFrame:
+    return gpd.GeoDataFrame(
+        {"image_id": ["a"], "date": ["2021-07-01"], "year": [2021]}, geometry=[box(0)], crs="EPSG:4326"
+    )
 
 
 def test_an_inventory_reader_takes_a_product_for_one_layer(rows: gpd.GeoDataFrame, tmp_path: Path) -> None:

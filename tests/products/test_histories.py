@@ -49,6 +49,7 @@ def test_three_states_and_rates_of_a_slump_that_advances_east():
     # East on the map; grid north and true north differ by some degrees here.
     assert table["advance_azimuth_deg"].iloc[0] == pytest.approx(90, abs=8)
     assert np.isnan(table.loc[2020, "growth_m2"])
+    assert table["change"].tolist() == ["", "", "", "grew", "grew"]
     assert table.loc[2021].geometry.is_empty
 
 
@@ -87,5 +88,17 @@ def test_the_figure_marks_each_state():
     axes = plot_history(table, 1)
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["detected", "covered, not detected"]
+    assert "(synthetic)" not in axes.get_title()
     with pytest.raises(ParameterError, match="no site 9"):
         plot_history(table, 9)
+
+
+def test_a_site_that_shrank_and_synthetic_ones_are_called_so():
+    shrinking = {2020: SLUMP[2022], 2022: SLUMP[2020], 2023: SLUMP[2020]}
+    rows = _level2(shrinking).assign(image_source="PlanetScope (synthetic)")
+    table = site_histories(rows, _seen(dict.fromkeys(shrinking, WIDE)))
+    assert table["change"].tolist() == ["", "shrank", "same"]
+    axes = plot_history(table.assign(doubt=["", "snow", ""]), 1)
+    assert "(synthetic)" in axes.get_title()
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["detected", "shrank", "offset or snow"]

@@ -7,17 +7,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import rioxarray
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rasterio.enums import ColorInterp
 
 import darts_xr as dx
 from darts_xr.errors import ObjectError
 from darts_xr.percent import to_percent, to_probability
 from darts_xr.products import (
+    PALETTES,
     TABLE1_COLUMNS,
+    binary_objects,
     coverage,
     level2,
     merge_level1,
@@ -78,6 +82,32 @@ def test_objects_of_the_stored_file_are_those_of_the_run(tmp_path: Path, thresho
     feats, back = dx.vectorize(run, prob), dx.vectorize(again, stored)
     assert (back.geometry.to_wkb() == feats.geometry.to_wkb()).all()
     np.testing.assert_allclose(back["pval_mean"], feats["pval_mean"], atol=0.011)
+
+
+def test_rasters_open_in_colours_with_no_data_clear_and_the_numbers_as_they_were(tmp_path: Path):
+    prob = _noise()
+    percent = probability_percent(prob).compute()
+    binary = binary_objects(dx.label_objects(prob, border=3, min_pixels=12), prob).compute()
+    for raster in (percent, binary):
+        path = write_raster(raster, tmp_path / f"{raster.name}.tif", metadata={"rules": "of a test"})
+        with rasterio.open(path) as file:
+            assert file.colorinterp == (ColorInterp.palette,)
+            colours = file.colormap(1)
+            assert {value: colours[value] for value in PALETTES[str(raster.name)]} == PALETTES[
+                str(raster.name)
+            ]
+            assert colours[255][3] == 0
+            assert file.nodata == 255
+            assert file.tags()["rules"] == "of a test"
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            np.testing.assert_array_equal(file.read(1), raster.values)
+        again = write_raster(raster, tmp_path / "again.tif", metadata={"rules": "of a test"})
+        assert again.read_bytes() == path.read_bytes()
+    light = [sum(PALETTES["probability"][value][:3]) for value in range(101)]
+    assert (np.diff(light) >= 0).all()  # more is lighter
+    plain = write_raster(percent.rename("another"), tmp_path / "another.tif")
+    with rasterio.open(plain) as file:
+        assert file.colorinterp == (ColorInterp.gray,)
 
 
 def test_rounding_alone_would_find_other_pixels():
