@@ -24,8 +24,9 @@ from darts_xr.atomic import write_atomic
 from darts_xr.cube.bands import BANDS, select_bands
 from darts_xr.errors import ParameterError, PipelineError
 from darts_xr.inference import Architecture, Ensemble, save_checkpoint
+from darts_xr.inference.batches import batch_pixels
 from darts_xr.inference.ensemble import network_of, resolve_device
-from darts_xr.inference.forward import batch_pixels, compute_dtype, products
+from darts_xr.inference.forward import compute_dtype, products
 from darts_xr.inference.legacy import MARGIN, TILE
 from darts_xr.inference.tiles import lattice_windows
 from darts_xr.sample import SampleWorld, write_world
@@ -139,7 +140,7 @@ def rate(pixels: int, work: Callable[[], Any], repeats: int, *, warm: bool = Tru
 def bare_members(ensemble: Ensemble, side: int, repeats: int, count: int | None = None) -> Rate:
     """Pixels per second of all members, one after the other, on loaded tiles, as many a pass as ``predict`` takes."""
     device = resolve_device(ensemble.device)
-    count = max(1, batch_pixels(device) // side**2) if count is None else count
+    count = max(1, batch_pixels(device, ensemble) // side**2) if count is None else count
     loaded = []
     for member in ensemble.members:
         network, _ = network_of(

@@ -17,6 +17,7 @@ from torch import nn
 
 from darts_xr.cube.bands import Band, scale_band
 from darts_xr.errors import DeviceError, PredictionError
+from darts_xr.inference.batches import batches
 from darts_xr.inference.checkpoint import Checkpoint
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
 from darts_xr.inference.structured import VALID, planes_of, to_bytes
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 
-_CPU_BATCH = 2**20  # px in one forward pass; more does not run faster
-_GPU_BATCH = 2**24  # px
-_GPU_BYTES = 1500  # a pixel's memory in a forward pass; UNet++/resnet34 in float32 takes 1,312
 _FLIPS = ((-1,), (-2,), (-2, -1))
 # What torch's RuntimeErrors say where a GPU, or a library on it, has failed.
 _STICKY = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "cuBLAS error")
@@ -125,7 +123,7 @@ def member_probabilities(
                 precision=ensemble.precision,
             )
             inputs = scaled[_channels(member, bands)]
-            for batch in _batches(windows, margin, device, single=ensemble.batch_norm == "per-tile"):
+            for batch in batches(windows, margin, device, ensemble):
                 tiles = _cut(inputs, batch, margin)
                 try:
                     kept = _probability(network, tiles, margin, ensemble, augment, checks)
@@ -211,29 +209,6 @@ def _channels(member: Checkpoint, bands: list[Band]) -> slice | list[int]:
     places = [bands.index(band) for band in member.bands]
     run = slice(places[0], places[0] + len(places))
     return run if places == list(range(run.start, run.stop)) else places
-
-
-def _batches(
-    windows: Sequence[Window], margin: int, device: torch.device, *, single: bool
-) -> Iterator[list[Window]]:
-    """Group windows of one shape, as many as suit one forward pass."""
-    budget = 1 if single else batch_pixels(device)
-    groups: dict[tuple[int, int], list[Window]] = {}
-    for window in windows:
-        groups.setdefault(window.shape, []).append(window)
-    for (height, width), group in groups.items():
-        size = max(1, budget // ((height + 2 * margin) * (width + 2 * margin)))
-        for first in range(0, len(group), size):
-            yield group[first : first + size]
-
-
-def batch_pixels(device: torch.device) -> int:
-    """Pixels for one forward pass, by the memory that is free on a GPU."""
-    if device.type != "cuda":
-        return _CPU_BATCH
-    free, _ = torch.cuda.mem_get_info(device)
-    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_GPU_BATCH, (free + reserved) * 3 // 4 // _GPU_BYTES)
 
 
 def _cut(inputs: torch.Tensor, batch: list[Window], margin: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 import darts_xr as dx
 from darts_xr.errors import CatalogError, DeviceError, OutputError, PipelineError, RemoteReadError
-from darts_xr.inference import forward
+from darts_xr.inference import batches, forward
 from pipelines import console, scenes, throughput
 from pipelines.aggregation import aggregate
 from pipelines.cli import main
@@ -170,7 +170,8 @@ def test_the_bare_networks_of_bench_are_given_batches_as_large_as_those_of_predi
 
     for module in (throughput, forward):
         monkeypatch.setattr(module, "network_of", lambda *_, **__: (Noting(), torch.device("cpu")))
-        monkeypatch.setattr(module, "batch_pixels", lambda _: 3 * side**2)
+    for module in (throughput, batches):
+        monkeypatch.setattr(module, "batch_pixels", lambda *_: 3 * side**2)
     throughput.bare_members(ensemble, side, 1)
     scene = scene_of(np.ones((2 * ensemble.tile, 2 * ensemble.tile), bool))
     dx.predict(scene, ensemble).compute()

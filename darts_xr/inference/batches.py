@@ -1,0 +1,82 @@
+"""How much goes through a network in one pass: windows of one shape together, as the device's memory allows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import psutil
+import torch
+
+from darts_xr.errors import PredictionError
+from darts_xr.inference.activations import activation_bytes
+from darts_xr.inference.ensemble import Ensemble
+from darts_xr.inference.tiles import Window
+
+_CPU_BATCH = 2**20  # px in one forward pass; more does not run faster
+_GPU_BATCH = 2**24  # px
+_BESIDE = 1.3  # times the activations; UNet++/resnet34 takes 1.06 to 1.27 times them
+
+_admitted = 0.0  # bytes of the largest pass that the machine's memory was found to hold
+_asking = threading.Lock()
+
+
+def pass_bytes(ensemble: Ensemble) -> float:
+    """Memory that a forward pass takes for each pixel, bytes; of the member that takes most."""
+    return _BESIDE * max(activation_bytes(member.architecture) for member in ensemble.members)
+
+
+def batch_pixels(device: torch.device, ensemble: Ensemble) -> int:
+    """Pixels for one forward pass, by the memory that is free on a GPU."""
+    if device.type != "cuda":
+        return _CPU_BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_GPU_BATCH, int((free + reserved) * 0.75 / pass_bytes(ensemble)))
+
+
+def batches(
+    windows: Sequence[Window], margin: int, device: torch.device, ensemble: Ensemble
+) -> Iterator[list[Window]]:
+    """Group windows of one shape, as many as suit one forward pass; what the networks say does not depend on it.
+
+    Raises
+    ------
+    PredictionError
+        When not even one window fits into the memory of a machine without a GPU, whose system would end the process.
+    """
+    budget = 1 if ensemble.batch_norm == "per-tile" else batch_pixels(device, ensemble)
+    groups: dict[tuple[int, int], list[Window]] = {}
+    for window in windows:
+        groups.setdefault(window.shape, []).append(window)
+    for (height, width), group in groups.items():
+        pixels = (height + 2 * margin) * (width + 2 * margin)
+        if device.type == "cpu" and pixels > _CPU_BATCH:
+            _admit(height + 2 * margin, width + 2 * margin, ensemble)
+        size = max(1, budget // pixels)
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
+
+
+def _admit(height: int, width: int, ensemble: Ensemble) -> None:
+    """Refuse a pass that the machine cannot hold; asked for the first of its size only, whose memory is kept."""
+    global _admitted
+    need = height * width * pass_bytes(ensemble)
+    with _asking:
+        if need <= _admitted:
+            return
+        free = free_memory()
+        if need > free:
+            raise PredictionError(
+                f"a tile of {height} × {width} px takes {ensemble.name} about {need / 2**30:.1f} GiB of memory, and "
+                f"{free / 2**30:.1f} GiB are free. Let fewer workers run on this machine, or give a smaller tile, "
+                "which is written into the result."
+            )
+        _admitted = need
+
+
+def free_memory() -> int:
+    """Memory that this process may still take, bytes: what the machine, and its control group, have free."""
+    from distributed.system import MEMORY_LIMIT  # imported here: it takes half a second, and few passes ask
+
+    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT - psutil.Process().memory_info().rss))
