@@ -13,8 +13,8 @@ from darts_xr.inference.activations import activation_bytes
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.tiles import Window
 
-_CPU_BATCH = 2**20  # px in one forward pass; more does not run faster
-_GPU_BATCH = 2**24  # px
+_GPU_BATCH = 2**24  # px in one forward pass
+_MUCH = 2**20  # px in one forward pass, above which a machine is asked whether it has the memory
 _BESIDE = 1.3  # times the activations; UNet++/resnet34 takes 1.06 to 1.27 times them
 
 _admitted = 0.0  # bytes of the largest pass that the machine's memory was found to hold
@@ -27,9 +27,13 @@ def pass_bytes(ensemble: Ensemble) -> float:
 
 
 def batch_pixels(device: torch.device, ensemble: Ensemble) -> int:
-    """Pixels for one forward pass, by the memory that is free on a GPU."""
+    """Pixels for one forward pass, by the memory that is free on a GPU; elsewhere 1, for one window at a time.
+
+    On a CPU larger batches are no faster, and its library sums in another order for some of them: which windows share a
+    batch depends on the chunks, and the last bits must not.
+    """
     if device.type != "cuda":
-        return _CPU_BATCH
+        return 1
     free, _ = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_GPU_BATCH, int((free + reserved) * 0.75 / pass_bytes(ensemble)))
@@ -38,7 +42,7 @@ def batch_pixels(device: torch.device, ensemble: Ensemble) -> int:
 def batches(
     windows: Sequence[Window], margin: int, device: torch.device, ensemble: Ensemble
 ) -> Iterator[list[Window]]:
-    """Group windows of one shape, as many as suit one forward pass; what the networks say does not depend on it.
+    """Group windows of one shape, as many as suit one forward pass.
 
     Raises
     ------
@@ -51,7 +55,7 @@ def batches(
         groups.setdefault(window.shape, []).append(window)
     for (height, width), group in groups.items():
         pixels = (height + 2 * margin) * (width + 2 * margin)
-        if device.type == "cpu" and pixels > _CPU_BATCH:
+        if device.type == "cpu" and pixels > _MUCH:
             _admit(height + 2 * margin, width + 2 * margin, ensemble)
         size = max(1, budget // pixels)
         for first in range(0, len(group), size):

@@ -23,7 +23,15 @@ from torch import nn
 from darts_xr.catalog import load_items
 from darts_xr.cube import open_scene
 from darts_xr.errors import CheckpointError, DeviceError, MissingBandsError, PredictionError, TilingError
-from darts_xr.inference import Ensemble, forward, load_ensemble, network_input, predict, predict_members
+from darts_xr.inference import (
+    Ensemble,
+    batches,
+    forward,
+    load_ensemble,
+    network_input,
+    predict,
+    predict_members,
+)
 from darts_xr.inference.ensemble import network_of
 from darts_xr.inference.reach import reach
 from darts_xr.objects import label_objects, vectorize
@@ -309,6 +317,7 @@ class _Small(nn.Module):
 def test_batches_are_halved_when_memory_runs_out(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = scene_of(np.ones((64, 320), bool))
     roomy, narrow = _Small(99), _Small(2)
+    monkeypatch.setattr(batches, "batch_pixels", lambda *_: 2**20)  # as where there is a GPU
     with replaced(monkeypatch, roomy):
         expected = predict(scene, ensemble).compute()
     with replaced(monkeypatch, narrow):
