@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from darts_xr.sample import SampleWorld
 from tests import architecture
 from tests.architecture import FLOW
 from tests.environments import CONDA_NAMES, ROOT
@@ -81,6 +82,16 @@ def test_import_stays_light_and_every_public_name_loads():
         "assert set(dx.__all__) <= set(dir(dx))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_catalogue_on_disk_is_read_without_what_addresses_need(world: SampleWorld):
+    code = (
+        "import sys, darts_xr as dx\n"
+        "assert len(dx.load_items(sys.argv[1])) == 2\n"
+        "slow = [m for m in ('pystac_client', 'jsonschema') if m in sys.modules]\n"  # seconds, beside JupyterLab
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", code, world.catalog], check=True)
 
 
 def test_no_module_is_a_monster_and_none_prints():
