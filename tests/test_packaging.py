@@ -39,7 +39,13 @@ def test_constraints_pin_every_dependency_to_one_version_without_addresses():
     pinned = dict(_split(line) for line in lines)
     assert all(version.startswith("==") for version in pinned.values())
     extras = _project()["optional-dependencies"]
-    for requirement in (*_project()["dependencies"], *extras["dev"], *extras["train"], *extras["viz"], *extras["docs"]):
+    for requirement in (
+        *_project()["dependencies"],
+        *extras["dev"],
+        *extras["train"],
+        *extras["viz"],
+        *extras["docs"],
+    ):
         name, _ = _split(requirement)
         assert {name, name.replace("-", "_")} & pinned.keys(), f"{name} is not pinned"
     assert pinned["torch"] == "==2.13.0"
