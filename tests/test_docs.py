@@ -16,7 +16,8 @@ import pytest
 import darts_xr
 from tests.environments import ROOT
 
-pytestmark = pytest.mark.xdist_group("docs")  # built once
+# Built once; that executes the notebooks, which takes its time on a busy machine.
+pytestmark = [pytest.mark.xdist_group("docs"), pytest.mark.timeout(1800)]
 
 DOCS = ROOT / "docs"
 _PACKAGES = (
@@ -60,6 +61,16 @@ def test_the_site_asks_no_other_host_for_anything(site: Path):
     for style in styles:
         text = style.read_text(encoding="utf-8")
         assert not re.search(r"(url\(\s*['\"]?|@import\s+['\"])(https?:)?//", text), style
+
+
+def test_the_notebooks_were_executed_and_show_their_figures(site: Path):
+    notebooks = sorted((DOCS / "notebooks").glob("*.md"))
+    assert notebooks
+    for notebook in notebooks:
+        page = (site / "notebooks" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        figures = re.findall(r"<img [^>]*src=\"(\.\./_images/[^\"]+\.png)\"", page)
+        assert len(figures) >= 2, notebook.stem
+        assert all((site / "notebooks" / figure).resolve().exists() for figure in figures)
 
 
 def test_every_link_within_the_site_leads_somewhere(site: Path):

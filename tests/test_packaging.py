@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from darts_xr.sample import SampleWorld
 from tests import architecture
 from tests.architecture import FLOW
 from tests.environments import CONDA_NAMES, ROOT
@@ -38,7 +39,13 @@ def test_constraints_pin_every_dependency_to_one_version_without_addresses():
     pinned = dict(_split(line) for line in lines)
     assert all(version.startswith("==") for version in pinned.values())
     extras = _project()["optional-dependencies"]
-    for requirement in (*_project()["dependencies"], *extras["dev"], *extras["train"], *extras["viz"]):
+    for requirement in (
+        *_project()["dependencies"],
+        *extras["dev"],
+        *extras["train"],
+        *extras["viz"],
+        *extras["docs"],
+    ):
         name, _ = _split(requirement)
         assert {name, name.replace("-", "_")} & pinned.keys(), f"{name} is not pinned"
     assert pinned["torch"] == "==2.13.0"
@@ -86,6 +93,16 @@ def test_import_stays_light_and_every_public_name_loads():
         "assert set(dx.__all__) <= set(dir(dx))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_catalogue_on_disk_is_read_without_what_addresses_need(world: SampleWorld):
+    code = (
+        "import sys, darts_xr as dx\n"
+        "assert len(dx.load_items(sys.argv[1])) == 2\n"
+        "slow = [m for m in ('pystac_client', 'jsonschema') if m in sys.modules]\n"  # seconds, beside JupyterLab
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", code, world.catalog], check=True)
 
 
 def test_no_module_is_a_monster_and_none_prints():

@@ -17,6 +17,7 @@ import shapely
 from darts_xr.addresses import href_of, is_geoparquet, is_lines, is_remote, is_url, redact
 from darts_xr.catalog.filters import ItemFilter, Moment, api_words, describe, read_filters
 from darts_xr.catalog.readers import (
+    Reader,
     api_batches,
     given_batches,
     is_api,
@@ -24,7 +25,6 @@ from darts_xr.catalog.readers import (
     line_batches,
     read_json,
     static_batches,
-    web,
 )
 from darts_xr.errors import CatalogError, EmptySearchError, OnError
 
@@ -226,7 +226,7 @@ def _batches(href: str, selection: ItemFilter) -> Iterator[list[pystac.Item]]:
     elif is_lines(href):
         yield from map(selection.select, line_batches(_on_disk(href), selection.on_error))
     else:
-        reader = web()
+        reader = Reader()
         document = read_json(href, reader)
         if is_url(href) and is_api(document):
             yield from map(

@@ -6,22 +6,23 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pystac
 import requests
 import urllib3
-from pystac_client import Client
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 from requests.adapters import HTTPAdapter
 from upath import UPath
 
 from darts_xr.addresses import cause, file_name, in_store, is_url, join, next_page, redact, store_errors
 from darts_xr.catalog.items import checked_item, item_name, to_item
 from darts_xr.errors import CatalogError, OnError, leave_out
+
+if TYPE_CHECKING:
+    from pystac_client.stac_api_io import StacApiIO
 
 logger = logging.getLogger(__name__)
 
@@ -67,20 +68,42 @@ class _LimitedAdapter(HTTPAdapter):
         return answer
 
 
-def web() -> StacApiIO:
-    """Reader of addresses and files that tries a failing server again, at most 5 times within about 8 s."""
-    retry = urllib3.Retry(
-        total=4,
-        backoff_factor=_BACK_OFF,
-        status_forcelist=(429, 500, 502, 503, 504),
-        allowed_methods=None,  # searches are POST requests and change nothing
-        raise_on_status=False,
-        respect_retry_after_header=False,  # a server could ask for hours
-    )
-    reader = StacApiIO(timeout=_TIMEOUT)
-    for scheme in ("http://", "https://"):
-        reader.session.mount(scheme, _LimitedAdapter(max_retries=retry))
-    return reader
+class Reader:
+    """Reads JSON documents: files at once, addresses with further tries.
+
+    What addresses need is loaded with the first one. Beside JupyterLab it takes seconds to load, and most catalogues
+    are files.
+    """
+
+    @cached_property
+    def web(self) -> StacApiIO:
+        """Reader of addresses that tries a failing server again, at most 5 times within about 8 s."""
+        from pystac_client.stac_api_io import StacApiIO
+
+        retry = urllib3.Retry(
+            total=4,
+            backoff_factor=_BACK_OFF,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=None,  # searches are POST requests and change nothing
+            raise_on_status=False,
+            respect_retry_after_header=False,  # a server could ask for hours
+        )
+        reader = StacApiIO(timeout=_TIMEOUT)
+        for scheme in ("http://", "https://"):
+            reader.session.mount(scheme, _LimitedAdapter(max_retries=retry))
+        return reader
+
+    def read_json(self, source: str | pystac.Link, **options: Any) -> Any:
+        """Read a document; what a server refuses is an ``OSError``, too."""
+        if isinstance(source, str) and not is_url(source):
+            return json.loads(Path(source).read_bytes())
+        web = self.web
+        from pystac_client.exceptions import APIError
+
+        try:
+            return web.read_json(source, **options)
+        except APIError as error:
+            raise OSError(str(error)) from error
 
 
 def is_api(document: dict[str, Any]) -> bool:
@@ -88,7 +111,7 @@ def is_api(document: dict[str, Any]) -> bool:
     return bool(document.get("conformsTo")) and any(link["rel"] == "search" for link in _links(document))
 
 
-def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> dict[str, Any]:
+def read_json(href: str, reader: Reader, *, cited_by: str | None = None) -> dict[str, Any]:
     """Read a JSON document.
 
     Raises
@@ -99,7 +122,7 @@ def read_json(href: str, reader: StacApiIO, *, cited_by: str | None = None) -> d
     name = redact(href) + (f", linked from {redact(cited_by)}," if cited_by else "")
     try:
         document = _stored(href) if in_store(href) else reader.read_json(href)
-    except store_errors(APIError) as error:
+    except store_errors() as error:
         hint = "repair the link or build the catalogue again" if cited_by else "check the address"
         raise CatalogError(f"{name} cannot be read: {redact(error)}; {hint}") from cause(error)
     except (ValueError, RecursionError) as error:
@@ -183,7 +206,7 @@ def _parsed(line: str, path: str, number: int) -> Any:
 
 
 def static_batches(
-    href: str, document: dict[str, Any], reader: StacApiIO, on_error: OnError
+    href: str, document: dict[str, Any], reader: Reader, on_error: OnError
 ) -> Iterator[list[pystac.Item]]:
     """Items of a static catalogue, an ItemCollection or a single item, each document read once, link by link.
 
@@ -218,7 +241,7 @@ def static_batches(
 
 
 def _items_of(
-    address: str, content: dict[str, Any], reader: StacApiIO, on_error: OnError
+    address: str, content: dict[str, Any], reader: Reader, on_error: OnError
 ) -> Iterator[list[pystac.Item]]:
     match content.get("type"):
         case "Feature":
@@ -260,9 +283,7 @@ def _features(page: Any, address: str) -> list[Any]:
     return features
 
 
-def api_batches(
-    href: str, reader: StacApiIO, on_error: OnError, **filters: Any
-) -> Iterator[list[pystac.Item]]:
+def api_batches(href: str, reader: Reader, on_error: OnError, **filters: Any) -> Iterator[list[pystac.Item]]:
     """Items of a STAC API that its search returns, page by page.
 
     Raises
@@ -270,8 +291,11 @@ def api_batches(
     CatalogError
         A page cannot be had after several tries, is on another server, or the pages do not end.
     """
+    from pystac_client import Client
+    from pystac_client.exceptions import APIError
+
     try:
-        search = Client.open(href, stac_io=reader).search(limit=_PAGE, **filters)
+        search = Client.open(href, stac_io=reader.web).search(limit=_PAGE, **filters)
         page, parameters = join(href, search.url), search.get_parameters()
         first = reader.read_json(page, method=search.method, parameters=parameters)
     except (APIError, OSError, ValueError, KeyError, RecursionError, pystac.STACError) as error:
@@ -284,7 +308,7 @@ def _pages(
     document: dict[str, Any],
     page: str,
     search: str,
-    reader: StacApiIO,
+    reader: Reader,
     *,
     parameters: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -322,7 +346,7 @@ def _pages(
             page = next_page(page, str(following.get("href", "")), search=search)
             link = pystac.Link.from_dict({**following, "href": page})
             document = reader.read_json(link, parameters=parameters or {})
-        except (APIError, OSError, ValueError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, RecursionError) as error:
             raise _no_page(number + 1, search, error) from cause(error)
 
 
