@@ -283,6 +283,8 @@ RUN: dict[str, str] = {
     "ensemble": "names of the networks",
     "checkpoints": "name, file and SHA-256 of each",
     "batch_norm": "`eval` or `per-tile`",
+    "tile": "side of a model tile's core, pixels",
+    "margin": "pixels that the networks see beyond it",
     "auxiliary": "`neutral`, or that items were read",
     "neutral": "layers that are filled in every scene",
     "fill_gaps": "whether gaps were filled where nothing covers a scene",

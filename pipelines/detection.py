@@ -191,6 +191,8 @@ def _described(job: Job, sources: Sources) -> dict[str, Any]:
             {"name": m.name, "file": Path(m.path).name, "sha256": m.sha256} for m in job.ensemble.members
         ],
         "batch_norm": job.ensemble.batch_norm,
+        "tile": job.ensemble.tile,
+        "margin": job.ensemble.margin,
         "auxiliary": "neutral" if sources.auxiliary == "neutral" else "auxiliary items",
         "neutral": list(LAYERS if sources.auxiliary == "neutral" else job.neutral),
         "fill_gaps": job.fill_gaps,

@@ -122,7 +122,8 @@ class Planner:
         self.settings = {
             "parameters": digest(
                 asdict(job.rules), job.members, job.ensemble.batch_norm, job.ensemble.precision,
-                job.neutral, job.fill_gaps, self._water, self._infrastructure is not None,
+                job.ensemble.tile, job.ensemble.margin, job.neutral, job.fill_gaps, self._water,
+                self._infrastructure is not None,
             ),
             "checkpoints": digest([member.sha256 for member in job.ensemble.members]),
             _LIMITS: json.dumps(asdict(job.raster_limits)),

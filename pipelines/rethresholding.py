@@ -47,7 +47,8 @@ log = logging.getLogger(__name__)
 _FILES = frozenset(["probability.tif", "binary.tif", "level1.parquet", "removed.parquet", "item.json"])
 _OWN = ("item_id", "datetime", "constellation")  # tags that an item states as fields of STAC
 _SAME = (
-    "darts_xr", "ensemble", "checkpoints", "batch_norm", "auxiliary", "neutral", "fill_gaps", "layers_left_out",
+    "darts_xr", "ensemble", "checkpoints", "batch_norm", "tile", "margin", "auxiliary", "neutral", "fill_gaps",
+    "layers_left_out",
 )  # fmt: skip
 #: Thresholds of a curve where none are given.
 THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))

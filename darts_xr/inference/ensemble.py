@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from darts_xr.cube.bands import BANDS, Band
-from darts_xr.errors import CheckpointError, ParameterError
+from darts_xr.errors import CheckpointError, ParameterError, TilingError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import (
     divide_logits,
@@ -102,6 +102,17 @@ class Ensemble:
         """Names of the members that were trained on synthetic scenes only."""
         return tuple(member.name for member in self.members if member.synthetic_only)
 
+    def check_lattice(self, tile: int, margin: int) -> None:
+        """Refuse a tile or a margin that does not suit the networks; raises :class:`darts_xr.errors.TilingError`."""
+        for name, length, least in (("tile", tile, self.stride), ("margin", margin, 0)):
+            if length < least or length % self.stride:
+                raise TilingError(
+                    f"{name} must be a multiple of {self.stride} px, the stride of {self.name}, and at least "
+                    f"{least}; got {length}"
+                )
+        if margin > tile:
+            raise TilingError(f"margin must not exceed the tile of {tile} px, got {margin}")
+
     def version(self, *, synthetic_scene: bool) -> str:
         """Names and digests of the members, and versions of the labels that they learnt.
 
@@ -139,6 +150,8 @@ def load_ensemble(
     batch_norm: BatchNorm = "eval",
     precision: Precision = "auto",
     compiled: bool = False,
+    tile: int | None = None,
+    margin: int | None = None,
 ) -> Ensemble:
     """Describe an ensemble from its checkpoint files.
 
@@ -158,6 +171,9 @@ def load_ensemble(
     compiled : bool, optional
         Send the networks through ``torch.compile``. Every shape of tile is compiled anew, which takes a minute or more,
         so it pays in long runs over whole scenes only.
+    tile, margin : int, optional
+        Side of the core of a model tile and pixels seen beyond it, in place of what the checkpoints state; multiples of
+        the networks' stride. Part of the result: a run knows scenes that were done with others.
 
     Returns
     -------
@@ -169,6 +185,8 @@ def load_ensemble(
     CheckpointError
         When no path is given, or a file is missing, damaged or of another kind, or members want different kernel
         radii for one band.
+    TilingError
+        When tile or margin are given and do not suit the networks.
 
     Examples
     --------
@@ -191,7 +209,10 @@ def load_ensemble(
         torch.device("cpu" if device == "auto" else device)
     except (RuntimeError, TypeError) as error:
         raise ParameterError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
-    members = tuple(read_checkpoint(path) for path in resolved)
+    given: dict[str, Any] = {
+        name: side for name, side in (("tile", tile), ("margin", margin)) if side is not None
+    }
+    members = tuple(replace(read_checkpoint(path), **given) for path in resolved)
     definitions: dict[str, tuple[object, str]] = {}
     for member in members:
         if unknown := [name for name in member.band_names if name not in BANDS]:
@@ -207,7 +228,10 @@ def load_ensemble(
                     f"Members {first[1]} and {member.name} derive {band.name} differently ({first[0]} and "
                     f"{derivation}), so one cube cannot feed both. Run them as two ensembles."
                 )
-    return Ensemble(members, device, batch_norm, precision, compiled)
+    ensemble = Ensemble(members, device, batch_norm, precision, compiled)
+    if given:
+        ensemble.check_lattice(ensemble.tile, ensemble.margin)
+    return ensemble
 
 
 _DEMO = ("tcvis", "notcvis")

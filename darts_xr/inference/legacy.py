@@ -17,8 +17,10 @@ from darts_xr.errors import CheckpointError
 from darts_xr.inference.network import Architecture
 from darts_xr.inference.weights import Description, Weights, check_band_count, load_safely, strip_wrappers
 
-TILE = 1024  # px; the published networks were trained and run on such tiles
-MARGIN = 128  # px beyond the core in the lattice; tiling="legacy" has its own overlap
+# Of the lattice; tiling="legacy" has the windows of the published workflow. Wider margins changed no pixel's class, and
+# larger tiles see fewer pixels twice (docs/results.md, "Margin of the model tiles").
+TILE = 2048  # px
+MARGIN = 64  # px beyond the core
 _CONFIG = "config.yml"
 # Sources by the names that configurations of different years use, in the order in which they are stacked.
 _SOURCES = {

@@ -14,13 +14,12 @@ from typing import Any
 
 from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError
+from darts_xr.inference.legacy import MARGIN, TILE
 from darts_xr.inference.network import FAMILIES, Architecture
 from darts_xr.inference.weights import Description, Weights, check_band_count, load_safely, strip_wrappers
 
 log = logging.getLogger(__name__)
 
-TILE = 1024  # px, where the configuration names no patch size
-MARGIN = 128  # px
 _RADIUS = 100.0  # m, outer radius of the relative elevation's kernel in that project
 _REFLECTANCE = (-1000.0, 5000.0)
 _RANGES = {
@@ -58,7 +57,7 @@ def describe(path: Path) -> Description:
         name=path.stem,
         architecture=_architecture(path, model, len(bands)),
         bands=bands,
-        tile=int(config.get("patch_size", TILE)),
+        tile=TILE,  # not the configuration's patch_size, which is that of the training
         margin=MARGIN,
         training={"made_by": "darts-nextgen", "epoch": content.get("epoch")},
         licence="unknown",

@@ -130,17 +130,6 @@ def _on_lattice(
     )  # fmt: skip
 
 
-def _check_lattice(ensemble: Ensemble, tile: int, margin: int) -> None:
-    for name, length, least in (("tile", tile, ensemble.stride), ("margin", margin, 0)):
-        if length < least or length % ensemble.stride:
-            raise TilingError(
-                f"{name} must be a multiple of {ensemble.stride} px, the stride of {ensemble.name}, and at least "
-                f"{least}; got {length}"
-            )
-    if margin > tile:
-        raise TilingError(f"margin must not exceed the tile of {tile} px, got {margin}")
-
-
 @dataclass(frozen=True)
 class _Request:
     """What a prediction is asked for: how the scene is tiled, and the rows and columns that are wanted."""
@@ -193,7 +182,7 @@ def _check(
         )
     tile, margin = ensemble.tile if tile is None else tile, ensemble.margin if margin is None else margin
     if tiling == "lattice":
-        _check_lattice(ensemble, tile, margin)
+        ensemble.check_lattice(tile, margin)
     if calibrated and (unfitted := [m.name for m in ensemble.members if m.temperature is None]):
         raise CheckpointError(
             f"{', '.join(unfitted)} of {ensemble.name}: the checkpoint states no temperature, so its probability "

@@ -79,6 +79,8 @@ from pipelines.commands.common import PATH, cluster_options, finish, raster_opti
 @click.option("--members", is_flag=True, help="Also write what each network found alone.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--batch-norm", type=click.Choice(["eval", "per-tile"]), default="eval", show_default=True)
+@click.option("--tile", type=int, help="Side of a model tile's core, px; by default that of the checkpoints.")
+@click.option("--margin", type=int, help="Pixels seen beyond the core; by default those of the checkpoints.")
 @cluster_options
 @verb
 def command(
@@ -149,7 +151,11 @@ def _settings(options: dict[str, Any]) -> Any:
     return Settings(
         out=options["out"],
         models=dx.load_ensemble(
-            *options["models"], device=options["device"], batch_norm=options["batch_norm"]
+            *options["models"],
+            device=options["device"],
+            batch_norm=options["batch_norm"],
+            tile=options["tile"],
+            margin=options["margin"],
         ),
         auxiliary=_auxiliary(options["auxiliary"]),
         neutral=options["neutral"],

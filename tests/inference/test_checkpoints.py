@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from darts_xr.cube.bands import BANDS, LEGACY_BANDS, bands_to_dicts, scale_band
-from darts_xr.errors import BandDefinitionError, CheckpointError, DartsError, PredictionError
+from darts_xr.errors import BandDefinitionError, CheckpointError, DartsError, PredictionError, TilingError
 from darts_xr.inference import Architecture, load_ensemble, network_input, predict, read_checkpoint
 from tests.inference.worlds import SEVEN, lively, scene_of, small_checkpoint
 
@@ -81,7 +81,7 @@ def test_published_layout_gives_the_networks_own_outputs(
     checkpoint = read_checkpoint(run_folder(tmp_path / "RTS_v6", weights, bands))
     assert checkpoint.name == "RTS_v6"
     assert checkpoint.format == "thaw-slump-segmentation"
-    assert (checkpoint.tile, checkpoint.architecture.depth) == (1024, 5)
+    assert (checkpoint.tile, checkpoint.margin, checkpoint.architecture.depth) == (2048, 64, 5)
     assert checkpoint.band_names == (TEN if bands == 10 else SEVEN)
     assert checkpoint.bands == tuple(LEGACY_BANDS[name] for name in checkpoint.band_names)
     torch.testing.assert_close(
@@ -408,3 +408,17 @@ def test_a_checkpoint_can_be_read_by_whom_any_new_file_can(tmp_path: Path) -> No
     (tmp_path / "plain").write_text("")
     saved = small_checkpoint(tmp_path / "own.safetensors").path
     assert Path(saved).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_tile_and_margin_can_be_given_in_place_of_the_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "ten.safetensors"
+    small_checkpoint(path, tile=64, margin=16)
+    given = load_ensemble(path, device="cpu", tile=128, margin=32)
+    assert (given.tile, given.margin) == (128, 32)
+    scene = scene_of(np.ones((128, 128), bool))
+    prob = predict(scene, given)
+    assert prob.attrs["tiling"] == "lattice, tile 128 px, margin 32 px"
+    expected = predict(scene, load_ensemble(path, device="cpu"), tile=128, margin=32)
+    np.testing.assert_array_equal(prob.compute(), expected.compute())
+    with pytest.raises(TilingError, match="margin must be a multiple of 8 px, the stride of ten"):
+        load_ensemble(path, margin=12)

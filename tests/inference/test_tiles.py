@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from darts_xr.inference.legacy import MARGIN, TILE
 from darts_xr.inference.tiles import Window, lattice_windows, legacy_ramp, legacy_starts
 
 
@@ -69,3 +70,23 @@ def test_ramps_of_neighbouring_windows_add_to_one() -> None:
     ramp = legacy_ramp()
     assert ramp[0] == 0
     np.testing.assert_allclose(ramp[-256:] + ramp[:256], 1, atol=1e-6)
+
+
+def test_published_networks_see_few_pixels_more_than_are_valid():
+    side = 8192
+    whole = np.ones((side, side), bool)
+    # A swath that leaves 35 % of its frame empty, as those of PlanetScope do.
+    angle = 0.285
+    along, across = np.cos(angle), np.sin(angle)
+    y, x = (np.arange(side, dtype=np.float32) - side / 2 for _ in range(2))
+    reach = 0.5 * side / (along + across)
+    swath = (np.abs(x * along + y[:, None] * across) < reach) & (
+        np.abs(y[:, None] * along - x * across) < reach
+    )
+    assert 0.64 < swath.mean() < 0.66
+    for valid, most in ((whole, 1.13), (swath, 1.30)):
+        windows = lattice_windows(valid, tile=TILE, margin=MARGIN, stride=32, cut=True)
+        seen = sum(
+            (height + 2 * MARGIN) * (width + 2 * MARGIN) for height, width in (w.shape for w in windows)
+        )
+        assert seen / valid.sum() <= most

@@ -84,12 +84,17 @@ def _other_network(folder: Path) -> Path:
     return folder / "other.safetensors"
 
 
-@pytest.mark.parametrize("what", ["parameters", "checkpoints"])
-def test_other_rules_and_other_networks_do_all_scenes_again(
+@pytest.mark.parametrize("what", ["parameters", "tile", "checkpoints"])
+def test_other_rules_tiles_and_networks_do_all_scenes_again(
     small: Small, pair: list, mine: Path, tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
 ):
     if what == "parameters":
         changes = {"rules": Rules(threshold=0.6, border=1, min_pixels=8)}
+    elif what == "tile":
+        what, changes = (
+            "parameters",
+            {"models": dx.load_ensemble(small.model, device="cpu", tile=64, margin=32)},
+        )
     else:
         changes = {"models": [_other_network(tmp_path)]}
     before, seen = digests(mine / "scenes"), Seen()
