@@ -33,9 +33,9 @@ nb_execution_timeout = 300  # seconds a cell
 nb_execution_in_temp = True
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # would be fetched from other hosts
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # threads that wait for each other burn the cores of a shared machine
+# Threads that wait for each other burn the cores of a shared machine: one in the notebooks, none that spins in workers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if EXECUTED and "DARTS_XR_NOTEBOOKS" not in os.environ:
     # One synthetic world and one run for all of them; the first that needs it makes it.
     os.environ["DARTS_XR_NOTEBOOKS"] = tempfile.mkdtemp(prefix="darts_xr_notebooks_")

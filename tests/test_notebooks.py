@@ -13,7 +13,7 @@ from tests.environments import ROOT
 
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.md"))
-_CELL = re.compile(r"^```\{code-cell\} python\n((?:^:.*\n)*)(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+_CELL = re.compile(r"^```\{code-cell\} python\n((?:^:[^\n]*\n)*)(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
 def _cells(notebook: Path) -> list[str]:
