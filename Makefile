@@ -27,7 +27,7 @@ lint: .venv/ready  ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-docs: .venv/ready  ## the documentation site, in docs/_build
+docs: .venv/ready  ## the documentation site with executed notebooks, in docs/_build; DARTS_XR_DOCS=text: not executed
 	.venv/bin/python -m sphinx -W --keep-going -q docs docs/_build
 
 format: .venv/ready  ## put the code in the project's format
