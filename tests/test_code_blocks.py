@@ -53,6 +53,7 @@ SHELL_NOT_RUN = {
     ". ./workers.env": "settings",
     "dask ": "a scheduler or worker that stays, some on other machines or GPUs",
     "ssh ": "another machine",
+    "ogr2ogr ": "a program of GDAL's, which rasterio's wheels do not bring",
     'eval "$(_DARTS_XR_COMPLETE': "for the shell of a person",
     "_DARTS_XR_COMPLETE": "for the shell of a person",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ import darts_xr as dx
 from darts_xr.cluster import ClusterClient
 from darts_xr.errors import ParameterError, PipelineError
 from darts_xr.inference import save_checkpoint
-from pipelines import throughput
 from pipelines.cli import main
 from pipelines.machines import compare, read_result, reference_machines
 from pipelines.throughput import ARCHIVE_PIXELS, Bench, bench, last_rate, networks
@@ -26,14 +24,6 @@ pytestmark = pytest.mark.xdist_group("bench")  # measured once
 
 def _bench(*arguments: object):
     return CliRunner().invoke(main, ["bench", *map(str, arguments)])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def a_tile_at_a_time() -> Iterator[None]:
-    """Passes of one tile, where those of ``predict`` take a dozen of this size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "batch_pixels", lambda _: 1)
-        yield
 
 
 @pytest.fixture(scope="module")
