@@ -118,6 +118,8 @@ def _table(path: Path) -> pd.DataFrame:
     if lacking := sorted({*KEYS, "verdict"} - set(rows)):
         raise PipelineError(f"{path} lacks the columns {', '.join(lacking)}; take them from Level 1")
     rows = rows[rows["verdict"].notna()]  # not judged yet
-    if alien := sorted(set(rows["verdict"].str.strip().str.lower()) - set(_BY_HAND)):
-        raise PipelineError(f"{path}: a verdict is one of {', '.join(_BY_HAND)}; got {', '.join(alien[:5])}")
+    if unknown := sorted(set(rows["verdict"].str.strip().str.lower()) - set(_BY_HAND)):
+        raise PipelineError(
+            f"{path}: a verdict is one of {', '.join(_BY_HAND)}; got {', '.join(unknown[:5])}"
+        )
     return rows.assign(verdict=rows["verdict"].str.strip().str.lower().map(_BY_HAND))[[*KEYS, "verdict"]]

@@ -72,7 +72,10 @@ def _read_file(path: Path, layer: str | None) -> gpd.GeoDataFrame:
         if layer is not None and layer not in layers:
             raise AssessmentError(f"{path.name} has no layer {layer!r}, but {', '.join(layers)}")
         if layer is None:  # a product's view shows the features of its layer again
-            layers = [name for name in layers if name.removesuffix(DATED) not in {*layers} - {name}]
+            views = [name for name in layers if name.removesuffix(DATED) in {*layers} - {name}]
+            if views:
+                log.info("%s: %s, a view of another layer, is not read", path.name, ", ".join(views))
+            layers = [name for name in layers if name not in views]
         if layer is None and len(layers) > 1 and path.suffix.lower() not in (".kml", ".kmz"):
             raise AssessmentError(f"{path.name} has the layers {', '.join(layers)}; say which one to read")
         names = layers if layer is None else [layer]

@@ -200,17 +200,17 @@ def open_scene(
     variables["valid"] = on_grid(
         valid, grid, "valid", long_name="pixel may be used", units="1", nodata=0, mask_rule=rule
     )
-    kinds = da.map_blocks(
-        _class_block, pixels, flags, drop_axis=0, dtype=np.uint8, meta=np.empty((0, 0), np.uint8)
-    )
-    variables[MASK_CLASS] = on_grid(
-        kinds, grid, MASK_CLASS, long_name="what the mask says", units="1", nodata=0,
-        flag_values=list(MASK_CLASSES), flag_meanings=" ".join(n.replace(" ", "_") for n in MASK_CLASSES.values()),
-    )  # fmt: skip
+    if names is None or MASK_CLASS in names:
+        kinds = da.map_blocks(
+            _class_block, pixels, flags, drop_axis=0, dtype=np.uint8, meta=np.empty((0, 0), np.uint8)
+        )
+        variables[MASK_CLASS] = on_grid(
+            kinds, grid, MASK_CLASS, long_name="what the mask says", units="1", nodata=0,
+            flag_values=list(MASK_CLASSES),
+            flag_meanings=" ".join(n.replace(" ", "_") for n in MASK_CLASSES.values()),
+        )  # fmt: skip
     kept = [name for name in BANDS if name in variables and (bands is None or name in wanted)]
-    kept += [MEASURED] if MEASURED in variables else []
-    kept += [MASK_CLASS] if names is None or MASK_CLASS in names else []
-    kept += ["valid"]
+    kept += [name for name in (MEASURED, MASK_CLASS, "valid") if name in variables]
     scene = xr.Dataset({name: variables[name] for name in kept}, attrs=attrs)
     return linked(scene.assign_coords(scene_coords(item)))
 

@@ -13,9 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from darts_xr.inference.network import Architecture
 
-_SIDE = 16  # strides; large enough that the rims of the smallest layers weigh nothing
-
-_known: dict[str, float] = {}
+_known: dict[tuple[str, int], float] = {}
 _counting = threading.Lock()
 
 
@@ -49,16 +47,18 @@ class _Held(TorchDispatchMode):
         self.now -= self._sizes.pop(storage)
 
 
-def activation_bytes(architecture: Architecture) -> float:
+def activation_bytes(architecture: Architecture, side: int) -> float:
     """Bytes that a forward pass in float32 holds at its peak for each pixel of its input, the input included.
 
-    Counted once for each architecture, on tensors that have a shape and no content (torch's ``meta`` device), so it
-    takes no memory and little time. What a library needs beside for itself, such as rearranged copies, is not in it.
+    Counted once for each architecture and size, on tensors that have a shape and no content (torch's ``meta`` device), so
+    it takes little time. What a library needs beside for itself, such as rearranged copies, is not in it.
 
     Parameters
     ----------
     architecture : Architecture
         The network.
+    side : int
+        Side of a square input that it takes, pixels.
 
     Returns
     -------
@@ -67,16 +67,15 @@ def activation_bytes(architecture: Architecture) -> float:
 
     Examples
     --------
-    >>> 900 < activation_bytes(Architecture(in_channels=10)) < 1200
+    >>> 900 < activation_bytes(Architecture(in_channels=10), 512) < 1200
     True
     """
-    key = repr(architecture)
+    key = repr(architecture), side
     with _counting:
         if key not in _known:
-            with torch.device("meta"):
-                network = architecture.build().eval()
-                side = _SIDE * architecture.stride
-                pixels = torch.empty(1, architecture.in_channels, side, side)
+            # Built with weights and then emptied: some encoders read numbers off a tensor as they are built.
+            network = architecture.build().eval().to("meta")
+            pixels = torch.empty(1, architecture.in_channels, side, side, device="meta")
             with torch.inference_mode(), _Held() as held:
                 network(pixels)
             _known[key] = 4 * architecture.in_channels + held.peak / side**2

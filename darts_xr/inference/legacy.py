@@ -18,8 +18,8 @@ from darts_xr.inference.network import Architecture
 from darts_xr.inference.weights import Description, Weights, check_band_count, load_safely, strip_wrappers
 
 # Of the lattice. The windows of the published workflow (tiling="legacy") change as many pixels' class, against one pass
-# over the scene, as this margin does with tiles a quarter as wide (docs/results.md, "Margin of the model tiles").
-TILE = 2048  # px
+# over the scene, as this margin does with tiles half as wide (docs/results.md, "Margin of the model tiles").
+TILE = 1024  # px; larger ones see fewer pixels twice, and take more memory than many machines have
 MARGIN = 64  # px beyond the core
 _CONFIG = "config.yml"
 # Sources by the names that configurations of different years use, in the order in which they are stacked.

@@ -81,7 +81,7 @@ def test_published_layout_gives_the_networks_own_outputs(
     checkpoint = read_checkpoint(run_folder(tmp_path / "RTS_v6", weights, bands))
     assert checkpoint.name == "RTS_v6"
     assert checkpoint.format == "thaw-slump-segmentation"
-    assert (checkpoint.tile, checkpoint.margin, checkpoint.architecture.depth) == (2048, 64, 5)
+    assert (checkpoint.tile, checkpoint.margin, checkpoint.architecture.depth) == (1024, 64, 5)
     assert checkpoint.band_names == (TEN if bands == 10 else SEVEN)
     assert checkpoint.bands == tuple(LEGACY_BANDS[name] for name in checkpoint.band_names)
     torch.testing.assert_close(

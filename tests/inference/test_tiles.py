@@ -72,7 +72,8 @@ def test_ramps_of_neighbouring_windows_add_to_one() -> None:
     np.testing.assert_allclose(ramp[-256:] + ramp[:256], 1, atol=1e-6)
 
 
-def test_published_networks_see_few_pixels_more_than_are_valid():
+@pytest.mark.parametrize(("tile", "full", "cut"), [(TILE, 1.27, 1.41), (2048, 1.13, 1.30)])
+def test_published_networks_see_few_pixels_more_than_are_valid(tile: int, full: float, cut: float) -> None:
     side = 8192
     whole = np.ones((side, side), bool)
     # A swath that leaves 35 % of its frame empty, as those of PlanetScope do.
@@ -84,8 +85,8 @@ def test_published_networks_see_few_pixels_more_than_are_valid():
         np.abs(y[:, None] * along - x * across) < reach
     )
     assert 0.64 < swath.mean() < 0.66
-    for valid, most in ((whole, 1.13), (swath, 1.30)):
-        windows = lattice_windows(valid, tile=TILE, margin=MARGIN, stride=32, cut=True)
+    for valid, most in ((whole, full), (swath, cut)):
+        windows = lattice_windows(valid, tile=tile, margin=MARGIN, stride=32, cut=True)
         seen = sum(
             (height + 2 * MARGIN) * (width + 2 * MARGIN) for height, width in (w.shape for w in windows)
         )

@@ -119,7 +119,7 @@ def test_by_default_the_networks_are_of_the_published_architecture(tmp_path: Pat
     shapes = [(m.architecture.name, m.architecture.encoder, len(m.bands)) for m in ensemble.members]
     assert shapes == [("UnetPlusPlus", "resnet34", 10), ("UnetPlusPlus", "resnet34", 7)]
     assert {member.architecture.depth for member in ensemble.members} == {5}
-    assert (ensemble.tile, ensemble.margin) == (2048, 64)
+    assert (ensemble.tile, ensemble.margin) == (1024, 64)
     weights = torch.cat([p.flatten() for p in ensemble.members[0].load_network().parameters()])
     assert weights.numel() > 20e6
 
