@@ -50,8 +50,8 @@ class _Held(TorchDispatchMode):
 def activation_bytes(architecture: Architecture, side: int) -> float:
     """Bytes that a forward pass in float32 holds at its peak for each pixel of its input, the input included.
 
-    Counted once for each architecture and size, on tensors that have a shape and no content (torch's ``meta`` device), so
-    it takes little time. What a library needs beside for itself, such as rearranged copies, is not in it.
+    Counted once for each architecture and size, on tensors that have a shape and no content (torch's ``meta`` device),
+    so it takes little time. What a library needs beside for itself, such as rearranged copies, is not in it.
 
     Parameters
     ----------
