@@ -9,7 +9,7 @@ help:  ## list the commands
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	# Bytecode is made when something is imported: that of all packages took 50 of 118 seconds of processor time.
+	# Bytecode is made of what is imported, when it is: half of the minutes went into that of all packages.
 	.venv/bin/python -m pip install --no-compile --quiet --constraint constraints.txt --editable '.[dev,docs,train,viz]'
 	# For its checker of GeoPackages, which needs nothing of GDAL that it depends on.
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gdal-utils
