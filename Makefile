@@ -9,8 +9,7 @@ help:  ## list the commands
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	# Bytecode is made of what is imported, when it is: half of the minutes went into that of all packages.
-	.venv/bin/python -m pip install --no-compile --quiet --constraint constraints.txt --editable '.[dev,docs,train,viz]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,train,viz]'
 	# For its checker of GeoPackages, which needs nothing of GDAL that it depends on.
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gdal-utils
 	touch .venv/ready
