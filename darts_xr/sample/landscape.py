@@ -31,6 +31,8 @@ class Ground:
         Factor on the reflectance of all of them.
     relief : float
         Factor on the height of the hills.
+    new_slumps : float
+        Share of the slumps that opened after elevation and trends were measured, between first and second summer.
     """
 
     shrubs: float = 0.0
@@ -38,12 +40,14 @@ class Ground:
     barren: float = 0.0
     brightness: float = 1.0
     relief: float = 1.0
+    new_slumps: float = 0.06
 
 
 #: Kinds of land that a world can have. The first is calibrated on real data (docs/sample-world.md); the others are
 #: made up to be unlike it, for tests of what a network does on land that it has not seen.
 GROUNDS = {
     "tundra": Ground(),
+    "young_tundra": Ground(new_slumps=0.15),
     "polar_desert": Ground(shrubs=-2.5, moss=-1.0, barren=3.0, brightness=1.15, relief=1.3),
     "shrubland": Ground(shrubs=2.0, moss=1.0, barren=-2.0, brightness=0.8, relief=0.8),
 }
@@ -385,7 +389,9 @@ def _place_slumps(land: Landscape, site: _Site, count: int, largest: float) -> N
                 land.slumps.append(
                     Slump(
                         outline=blob,
-                        onset=float(rng.uniform(2021.7, 2022.4)) if rng.random() < 0.06 else 1990.0,
+                        onset=float(rng.uniform(2021.7, 2022.4))
+                        if rng.random() < land.ground.new_slumps
+                        else 1990.0,
                         retreat=float(rng.uniform(0.03, 0.08)),
                         scar_depth=float(np.clip(0.055 * np.sqrt(area) * rng.uniform(0.7, 1.4), 1.2, 12)),
                         red_ratio=ratio,

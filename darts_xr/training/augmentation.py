@@ -21,6 +21,46 @@ _REFLECTANCE = 10_000.0  # stored value of a reflectance of 1
 Planes = dict[str, torch.Tensor]
 
 
+def random_crop(planes: Planes, labels: torch.Tensor, side: int) -> tuple[Planes, torch.Tensor]:
+    """Cut a square out of each patch of a batch: near one of its slump pixels, anywhere in a patch without.
+
+    Parameters
+    ----------
+    planes : dict of torch.Tensor
+        Bands by name, each (patch, y, x).
+    labels : torch.Tensor
+        Labels, (patch, y, x).
+    side : int
+        Side of the squares, pixels; at most that of the patches.
+
+    Returns
+    -------
+    tuple
+        Bands and labels, (patch, side, side).
+    """
+    room = torch.tensor(labels.shape[-2:]) - side
+    corners = []
+    for patch in labels.cpu():
+        slump = (patch == 1).nonzero()
+        if len(slump):
+            pixel = slump[int(torch.randint(len(slump), ()))]
+            # Up to a third of the side off the middle, so that slumps are seen near the edges as well.
+            off = ((torch.rand(2) - 0.5) * side * 2 / 3).long()
+            corners.append(torch.minimum((pixel - side // 2 + off).clamp_min(0), room).tolist())
+        else:
+            corners.append((torch.rand(2) * (room + 1)).long().tolist())
+
+    def cut(plane: torch.Tensor) -> torch.Tensor:
+        return torch.stack(
+            [
+                patch[top : top + side, left : left + side]
+                for patch, (top, left) in zip(plane, corners, strict=True)
+            ]
+        )
+
+    return {name: cut(plane) for name, plane in planes.items()}, cut(labels)
+
+
 class Augment:
     """Change bands and labels of a batch; draws from torch's generator of the moment.
 
@@ -48,6 +88,7 @@ class Augment:
             if reach
         ]
         self._light = light
+        self._colour = settings.colour
         self._blurs = [K.RandomBoxBlur((side, side), p=p) for side in settings.blur if side > 1]
 
     def __call__(self, planes: Planes, labels: torch.Tensor) -> tuple[Planes, torch.Tensor, torch.Tensor]:
@@ -67,7 +108,7 @@ class Augment:
 
     def _relight(self, planes: Planes) -> Planes:
         names = [name for name in IMAGE_BANDS if name in planes]
-        if not names or not (self._light or self._blurs):
+        if not names or not (self._light or self._blurs or self._colour):
             return planes
         valid = planes[VALID][:, None].float()
         image = torch.stack([planes[name] for name in names], dim=1) / _REFLECTANCE * valid
@@ -78,6 +119,10 @@ class Augment:
             image = both[:, :-1] / both[:, -1:].clamp_min(1e-6) * valid
         for change in self._light:
             image = change(image)
+        if self._colour:
+            factors = 1 + self._colour * torch.randn(image.shape[:2], device=image.device)
+            chosen = torch.rand(len(image), 1, device=image.device) < self.settings.p
+            image = image * torch.where(chosen, factors, 1.0)[..., None, None]
         image = image.clamp_min(0) * _REFLECTANCE
         out = planes | {name: image[:, place] for place, name in enumerate(names)}
         if "ndvi" in planes and {"red", "nir"} <= planes.keys():

@@ -133,7 +133,7 @@ def fit(
     --------
     >>> record = fit(network, member, Lessons(store, rows), Recipe(), "training/tcvis")  # doctest: +SKIP
     """
-    check_lessons(member, lessons)
+    check_lessons(member, lessons, crop=recipe.crop)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     on_gpu = torch.cuda.is_available()
@@ -211,9 +211,14 @@ def _quiet() -> Iterator[None]:
         chatter.setLevel(level)
 
 
-def check_lessons(member: Checkpoint, lessons: Lessons) -> None:
+def check_lessons(member: Checkpoint, lessons: Lessons, *, crop: int | None = None) -> None:
     """Refuse patches that cannot teach this network; see :func:`fit`."""
     stride = member.architecture.stride
+    if crop is not None and (crop % stride or crop > lessons.store.side):
+        raise PatchError(
+            f"crop is {crop} px; {member.name} takes multiples of {stride} px, and the patches of {lessons.store.path} "
+            f"have a side of {lessons.store.side} px."
+        )
     for store in (lessons.store, lessons.validation):
         if store is None:
             continue

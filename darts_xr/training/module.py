@@ -21,7 +21,7 @@ from torchmetrics.classification import (
 from darts_xr.errors import TrainingError
 from darts_xr.inference import Checkpoint, network_input
 from darts_xr.inference.structured import VALID
-from darts_xr.training.augmentation import Augment
+from darts_xr.training.augmentation import Augment, random_crop
 from darts_xr.training.burn import IGNORED
 from darts_xr.training.draws import Batch, planes_of
 from darts_xr.training.patches import LABELS, PatchStore
@@ -119,7 +119,10 @@ class SlumpModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Augment, predict, compare; what is drawn depends on seed, step and rank alone."""
         torch.manual_seed(hash((self.recipe.seed, self.global_step, self.global_rank)) % 2**63)
-        planes, labels, kept = self.augment(planes_of(batch, self.store.layout), batch[LABELS])
+        planes, labels = planes_of(batch, self.store.layout), batch[LABELS]
+        if self.recipe.crop is not None:
+            planes, labels = random_crop(planes, labels, self.recipe.crop)
+        planes, labels, kept = self.augment(planes, labels)
         logits = self(scaled_input(planes, self.member) * kept[:, None])
         loss: torch.Tensor = self.loss(logits.float(), labels)
         if not torch.isfinite(loss):

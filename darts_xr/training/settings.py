@@ -70,6 +70,8 @@ class Augmentation:
         Largest relative change of all image bands.
     noise : float
         Largest relative change by multiplicative noise, one factor for all image bands.
+    colour : float
+        Standard deviation of a relative change of each image band by itself, as sensors and haze make; 0 in the paper.
     holes, hole_side : int
         Cutout: number of square holes, and their side in pixels, within which the input is 0.
     """
@@ -81,6 +83,7 @@ class Augmentation:
     brightness: float = 0.02
     contrast: float = 0.2
     noise: float = 0.1
+    colour: float = 0.0
     holes: int = 8
     hole_side: int = 8
 
@@ -89,7 +92,10 @@ class Augmentation:
     def __post_init__(self) -> None:
         if any(side % 2 == 0 or side < 1 for side in self.blur):
             raise SettingsError(f"augmentation.blur takes odd sides in pixels, got {list(self.blur)}")
-        if not 0 <= self.p <= 1 or min(self.brightness, self.contrast, self.noise, self.holes) < 0:
+        if (
+            not 0 <= self.p <= 1
+            or min(self.brightness, self.contrast, self.noise, self.colour, self.holes) < 0
+        ):
             raise SettingsError(f"augmentation takes p from 0 to 1 and no negative ranges, got {self}")
 
 
@@ -151,6 +157,9 @@ class Recipe:
         Patches drawn in an epoch; by default each patch eight times, as the code did.
     sampling : Sampling, optional
         Shares of what is drawn; by default every patch as often as any other.
+    crop : int, optional
+        Side in pixels of the part of each patch that a step sees, drawn anew each time: around one of its slump pixels,
+        where it has some. By default the whole patch.
     loss : dict
         Losses of segmentation-models-pytorch and their weights.
     gamma : float
@@ -183,6 +192,7 @@ class Recipe:
     batch: int = 4
     patches_per_epoch: int | None = None
     sampling: Sampling | None = None
+    crop: int | None = None
     loss: dict[Loss, float] = field(default_factory=lambda: {"focal": 1.0}, hash=False)
     gamma: float = 2.0
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -209,6 +219,8 @@ class Recipe:
             raise SettingsError(
                 f"patches_per_epoch is {self.patches_per_epoch}, less than one batch of {self.batch}"
             )
+        if self.crop is not None and self.crop < 1:
+            raise SettingsError(f"crop must be 1 px or more, got {self.crop}")
         if not self.learning_rate > 0:
             raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not self.loss or min(self.loss.values()) < 0:

@@ -7,10 +7,16 @@ import matplotlib
 import numpy as np
 import pytest
 import shapely
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import wrap_xr
+from rasterio.transform import from_origin
 
+import darts_xr as dx
 from darts_xr.errors import ParameterError, ProductError
 from darts_xr.looking import plot_history
-from darts_xr.products import site_histories
+from darts_xr.products import merge_level1, site_histories
+from darts_xr.sample.landscape import GROUNDS, Landscape
+from darts_xr.training.burn import burn
 
 matplotlib.use("Agg")
 UTM = "EPSG:32608"
@@ -102,3 +108,45 @@ def test_a_site_that_shrank_and_synthetic_ones_are_called_so():
     assert "(synthetic)" in axes.get_title()
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["detected", "shrank", "offset or snow"]
+
+
+def test_histories_of_a_synthetic_land_have_its_growth_and_its_states():
+    """From outlines burned into 3 m pixels, as perfect networks would mark them, through objects and both levels."""
+    west, south, side = 500_000.0, 7_700_000.0, 800
+    middle = west + 1.5 * side
+    land = Landscape(5, (west, south, west + 3 * side, south + 3 * side), GROUNDS["young_tundra"])
+    grid = GeoBox((side, side), from_origin(west, south + 3 * side, 3, 3), UTM)
+    years = {2021: 2021.62, 2022: 2022.62, 2023: 2023.62}  # the middle of August
+    images = []
+    for year, when in years.items():
+        outlines = gpd.GeoDataFrame(geometry=land.truth(when), crs=UTM)
+        marked = wrap_xr(burn(grid, outlines, None).astype("float32"), grid)
+        marked.attrs = {"item_id": f"{year}0815_201500_1034", "time": f"{year}-08-15T20:15:00Z"}
+        objects = dx.vectorize(dx.label_objects(marked, border=0, min_pixels=32), marked)
+        images.append(dx.level1(objects, marked))
+    rows = dx.level2(merge_level1(images))
+    # The first summer saw the western half only.
+    rows = rows[(rows["year"] > 2021) | (rows.to_crs(UTM).bounds["maxx"] < middle)]
+    east = {2021: middle, 2022: west + 3 * side, 2023: west + 3 * side}
+    seen = _seen({year: (west, south, edge, south + 3 * side) for year, edge in east.items()})
+    table = site_histories(rows, seen)
+
+    errors, states = [], []
+    for slump in land.slumps:
+        blobs = {year: slump.at(when) for year, when in years.items()}
+        last = blobs[2023].polygon()
+        if last.bounds[0] < middle < last.bounds[2]:
+            continue  # neither in the half that was seen nor out of it
+        place = gpd.GeoSeries([last], crs=UTM).to_crs(4326)[0].representative_point()
+        site = table.loc[(table["year"] == 2023) & table.covers(place), "site"].iloc[0]
+        history = table[table["site"] == site].set_index("year")
+        for year, blob in blobs.items():
+            expected = "covered, not detected" if blob is None else "detected"
+            assert history.loc[year, "state"] == ("not covered" if last.bounds[0] > east[year] else expected)
+        states += history["state"].tolist()
+        if blobs[2022] is not None:
+            grown = blobs[2023].polygon().area - blobs[2022].polygon().area
+            errors.append(history.loc[2023, "growth_m2"] / grown - 1)
+    assert set(states) == {"not covered", "covered, not detected", "detected"}
+    assert len(errors) >= 8
+    assert np.abs(errors).max() < 0.15

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import darts_xr as dx
 from darts_xr.sample import SampleWorld, read_truth, write_world
-from darts_xr.sample.landscape import MIN_OUTLINE_AREA, Landscape
+from darts_xr.sample.landscape import GROUNDS, MIN_OUTLINE_AREA, Landscape
 from darts_xr.sample.noise import fractal_noise
 from darts_xr.sample.render import Pass, ground, render_block
 
@@ -122,6 +122,17 @@ def test_slumps_grow_upslope_and_keep_their_lower_edge(landscapes: list[Landscap
         toe = [np.array([b.x, b.y]) @ uphill - b.length / 2 for b in (early, late)]
         assert toe[0] == pytest.approx(toe[1], abs=1e-6)
     assert grown > 5
+
+
+def test_young_tundra_has_more_slumps_that_opened_after_the_first_summer():
+    bounds = (0.0, 0.0, 4608.0, 4608.0)
+    shares = {
+        kind: np.mean(
+            [s.at(2021.6) is None for seed in range(3) for s in Landscape(seed, bounds, GROUNDS[kind]).slumps]
+        )
+        for kind in ("tundra", "young_tundra")
+    }
+    assert shares["tundra"] < 0.1 < shares["young_tundra"] < 0.4
 
 
 def test_outlines_match_the_measured_sizes_and_shapes(landscapes: list[Landscape]):

@@ -46,6 +46,7 @@ def run(
             schedule="one-cycle",
             precision="bf16-mixed",
             keep_every=2,
+            crop=48,
         )
         fit(network, member, Lessons(store, store.rows, unseen, np.arange(4)), recipe, root / name)
     finally:

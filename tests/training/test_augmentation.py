@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from darts_xr.errors import SettingsError
 from darts_xr.training import Augmentation
-from darts_xr.training.augmentation import Augment
+from darts_xr.training.augmentation import Augment, random_crop
 
 OFF = {
     "flips": False,
@@ -19,6 +19,7 @@ OFF = {
     "brightness": 0.0,
     "contrast": 0.0,
     "noise": 0.0,
+    "colour": 0.0,
     "holes": 0,
 }
 
@@ -109,3 +110,47 @@ def test_ranges_that_make_no_sense_are_refused():
         Augmentation(blur=(4,))
     with pytest.raises(SettingsError, match="p from 0 to 1"):
         Augmentation(p=2)
+
+
+def test_colour_is_a_factor_of_each_band_by_itself_and_the_index_follows():
+    planes, labels = _planes(2)
+    planes["valid"] = torch.ones_like(planes["valid"])
+    torch.manual_seed(0)
+    changed, same, _ = Augment(Augmentation(**OFF | {"colour": 0.05}, p=1.0))(planes, labels)
+    factors = torch.stack([(changed[name] / planes[name]).flatten(1) for name in ("red", "nir")])
+    assert float(factors.std(dim=2).max()) < 1e-5  # one for the whole band of a patch
+    drawn = factors.mean(dim=2)
+    assert float((drawn[0] - drawn[1]).abs().min()) > 1e-4
+    assert 0.01 < float(drawn.std()) < 0.1
+    assert torch.equal(same, labels)
+    total = changed["nir"] + changed["red"]
+    torch.testing.assert_close(changed["ndvi"], (changed["nir"] - changed["red"]) / total)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), side=st.integers(1, 32))
+def test_a_crop_takes_bands_and_labels_of_the_same_place_and_shows_a_slump(seed: int, side: int):
+    planes, labels = _planes(seed)
+    labels[0], labels[1] = 0, 0
+    labels[1, 5, 30] = 1  # one slump pixel, near an edge
+    place = torch.arange(32 * 32, dtype=torch.float32).reshape(32, 32).expand(len(labels), -1, -1)
+    torch.manual_seed(seed)
+    cut, known = random_crop(planes | {"place": place}, labels, side)
+    assert known.shape == (len(labels), side, side)
+    assert all(plane.shape == known.shape for plane in cut.values())
+    assert bool((known[1] == 1).any())
+    for number in range(len(labels)):
+        top, left = divmod(int(cut["place"][number, 0, 0]), 32)
+        where = number, slice(top, top + side), slice(left, left + side)
+        assert torch.equal(known[number], labels[where])
+        assert torch.equal(cut["red"][number], planes["red"][where])
+        assert torch.equal(cut["place"][number], place[where])
+
+
+def test_crops_of_a_patch_are_drawn_anew():
+    _, labels = _planes(3)
+    labels[:] = 0
+    torch.manual_seed(0)
+    place = {"place": torch.arange(32 * 32, dtype=torch.float32).reshape(32, 32).expand(len(labels), -1, -1)}
+    corners = {float(random_crop(place, labels, 8)[0]["place"][0, 0, 0]) for _ in range(20)}
+    assert len(corners) > 10

@@ -144,6 +144,9 @@ def test_patches_that_cannot_teach_are_refused(store: PatchStore):
         check_lessons(deep, Lessons(odd, store.rows))
     with pytest.raises(TrainingError, match="lacks slope"):
         check_lessons(member_of(("red", "slope")), Lessons(store, store.rows))
+    for crop in (30, 128):
+        with pytest.raises(PatchError, match=rf"crop is {crop} px; toy takes multiples of 4 px"):
+            check_lessons(member, Lessons(store, store.rows), crop=crop)
     empty = np.flatnonzero(store.table["n_positive"].to_numpy() == 0)
     with pytest.raises(TrainingError, match=r"None of the .* shows a slump: the class is empty"):
         check_lessons(member, Lessons(store, empty[:1]))
