@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import geopandas as gpd
@@ -30,18 +29,18 @@ _SPREAD = (
 )  # fmt: skip
 # GEOS and PROJ work without Python's lock. More threads than two gain little: what is between is Python's own.
 _THREADS = 2
-_FEW = 4000  # rows that are done sooner than threads start
+_FEW = 4000  # rows of a thread's turn: done sooner than threads start, and their numbers stay near the core
 
 
 def threaded(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Apply an elementwise function of arrays to their halves in two threads; the same numbers as in one."""
+    """Apply an elementwise function of arrays to slices of them in two threads; the same numbers as in one."""
     n = len(arrays[0])
-    if n < _FEW:
+    if n <= _FEW:
         return function(*arrays)
-    borders = [n * i // _THREADS for i in range(_THREADS + 1)]
+    slices = [slice(begin, begin + _FEW) for begin in range(0, n, _FEW)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = [pool.submit(function, *(array[a:b] for array in arrays)) for a, b in pairwise(borders)]
-    return np.concatenate([part.result() for part in parts])
+        parts = pool.map(lambda part: function(*(array[part] for array in arrays)), slices)
+        return np.concatenate(list(parts))
 
 
 def area_columns(frame: gpd.GeoDataFrame | gpd.GeoSeries) -> dict[str, NDArray[Any]]:

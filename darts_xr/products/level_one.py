@@ -156,12 +156,12 @@ def level1(
     n = len(feats)
     columns: dict[str, Any] = {
         "id": np.arange(1, n + 1, dtype=np.int64),
-        "id_geohash": _text(geohashes(feats.geometry.to_numpy())),
-        "date": _text([date] * n),
+        "id_geohash": as_text(geohashes(feats.geometry.to_numpy())),
+        "date": as_text([date] * n),
         "year": np.full(n, int(date[:4]), np.int64),
         **area_columns(feats),
-        "image_source": _text([image_source] * n),
-        "image_id": _text([image_id] * n),
+        "image_source": as_text([image_source] * n),
+        "image_id": as_text([image_id] * n),
         **{name: feats[name].to_numpy(np.float64) for name in STATISTICS},
         **version_columns(LEVEL1_INFORMATION, "level1", n, dataset_version, model_version, threshold),
     }
@@ -293,8 +293,9 @@ def version_columns(
 ) -> dict[str, Any]:
     """Make the five DARTS_ columns."""
     texts = (dataset, f"{information} - {kind}", level, model, threshold)
-    return {name: _text([text] * n) for name, text in zip(VERSION_COLUMNS, texts, strict=True)}
+    return {name: as_text([text] * n) for name, text in zip(VERSION_COLUMNS, texts, strict=True)}
 
 
-def _text(values: list[str]) -> Any:
+def as_text(values: Any) -> Any:
+    """Texts as a column holds them."""
     return pd.array(values, dtype="str")

@@ -147,10 +147,36 @@ def random_shapes(seed: int, n: int) -> np.ndarray:
     return np.where(shapely.is_empty(shapes), square, shapes)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_columns_are_those_that_the_members_give(seed: int, n: int) -> None:
+    days = ("2021-07-01", "2021-08-01", "2021-08-01", "2022-07-01")
+    rows = random_level1(seed, n, days)
+    rng = np.random.default_rng(seed)
+    rows["image_source"] = rng.choice(["PlanetScope", "a, b", "ä"], len(rows))
+    rows["DARTS_dataset_information"] = rng.choice(["x", "y - individual image (level1)"], len(rows))
+    got = level2(rows)
+    inner = rows.geometry.representative_point()
+    for feature in got.itertuples(index=False):
+        members = rows[(rows.year == feature.year) & inner.within(feature.geometry)]
+        earliest = members.sort_values(["date", "image_id", "id"]).iloc[0]
+        assert (feature.id, feature.earliest_date) == (earliest.id, earliest.date)
+        assert (feature.n_features_level1, feature.latest_date) == (len(members), members.date.max())
+        assert feature.n_unique_dates == members.date.nunique()
+        assert feature.id_geohash_level1 == ",".join(sorted(set(members.id_geohash)))
+        assert feature.image_source == ",".join(sorted(set(members.image_source)))
+        said = {text.split(" - ")[0] for text in members.DARTS_dataset_information}
+        assert feature.DARTS_dataset_information == ",".join(
+            f"{text} - annually aggregated (level2)" for text in sorted(said)
+        )
+        assert feature.pval_mean_of_mean_level1 == pytest.approx(members.pval_mean.mean())
+
+
 def test_many_rows_in_threads_give_what_one_thread_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random_level1(5, 300, ("2021-07-01", "2021-08-01", "2022-07-01"))
     plain = level2(rows)
     monkeypatch.setattr(geometry, "_FEW", 8)
+    shapely.prepare(rows.geometry.to_numpy())  # two threads that share a prepared polygon can end the process
     split = level2(rows)
     assert split.to_wkb().equals(plain.to_wkb())
 
