@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 from typing import Any, Literal
 
 import dask.array as da
@@ -151,8 +152,10 @@ def _trends(
 
     def read_typed(rows: slice, cols: slice) -> NDArray[np.uint8]:
         values = read(rows, cols)
-        known = np.isfinite(values).all(axis=0)
-        np.nan_to_num(np.rint(values, out=values), copy=False, nan=BANDS["tc_brightness"].neutral)
+        known = np.isfinite(values.sum(axis=0))
+        if not known.all():
+            values[np.isnan(values)] = BANDS["tc_brightness"].neutral
+        np.rint(values, out=values)
         out = np.empty((len(values) + 1, *known.shape), np.uint8)
         np.clip(values, 0, 255, out=out[:-1], casting="unsafe")
         out[-1] = known
@@ -265,7 +268,7 @@ def auxiliary_layers(
             if (ready := _ready_made(near, name, geobox, **how)) is not None:
                 layers[name], notes[name] = ready[0], {"terrain_grid": "ready-made", "items": ready[1]}
     if terrain and all(name in layers for name in terrain):
-        known["elevation"] = da.stack([da.isfinite(layers[name]) for name in terrain]).all(axis=0)
+        known["elevation"] = reduce(and_, (da.isfinite(layers[name]) for name in terrain))
 
     if any(name in TRENDS and name not in filled for name in names) and (
         trends := layer_of_bands(near, TRENDS, TREND)

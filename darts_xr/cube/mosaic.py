@@ -16,6 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from darts_xr.addresses import cause, redact
+from darts_xr.cube.decoded import read_window
 from darts_xr.cube.plausible import Expected, check_header, void_no_data
 from darts_xr.errors import CRSError, DamagedFileError, LayerError, SceneError
 from darts_xr.globe import Bounds
@@ -97,7 +98,7 @@ def _named(error: RasterioError, source: RasterSource, part: str = "") -> SceneE
 def _read(dataset: rasterio.DatasetReader, source: RasterSource, window: Window) -> NDArray[np.float32]:
     """One window as float32 with NaN where the file says that it has no data."""
     try:
-        values = dataset.read(list(source.bands), window=window)
+        values = read_window(dataset, source.bands, window)
     except RasterioError as error:
         raise _named(error, source, f", {window}") from cause(error)
     return without_no_data(values, dataset, source)

@@ -27,15 +27,15 @@ class Lines(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})  # type: ignore[untyped-decorator]
-def sample(plane: Any, lines: Lines, cell: int, offset: int, order: int, out: Any) -> None:
-    """Interpolate one plane at the pixels of a block.
+def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: Any) -> None:
+    """Interpolate planes at the pixels of a block.
 
     Parameters
     ----------
-    plane : numpy.ndarray
-        (y, x) float32, C-contiguous, at least 4 × 4, all that the pixels and their kernels touch.
+    planes : numpy.ndarray
+        (band, y, x) float32, C-contiguous, at least 4 × 4, all that the pixels and their kernels touch.
     lines : Lines
-        Positions in ``plane``, counted in pixels from the centre of its first.
+        Positions in a plane, counted in pixels from the centre of its first.
     cell : int
         Pixels between two nodes.
     offset : int
@@ -43,37 +43,43 @@ def sample(plane: Any, lines: Lines, cell: int, offset: int, order: int, out: An
     order : int
         Of :data:`ORDERS`; cubic is Keys' (a = -1/2), as in GDAL.
     out : numpy.ndarray
-        (y, x) float32, filled.
+        (band, y, x) float32, filled.
     """
-    height, width = plane.shape
+    _, height, width = planes.shape
     # Without signs, a position needs no check for counting from the end.
-    flat, wide, one, two, three = plane.reshape(-1), np.uintp(width), np.uintp(1), np.uintp(2), np.uintp(3)
-    for i in range(out.shape[0]):
+    flat, wide, one, two, three = planes.reshape(-1), np.uintp(width), np.uintp(1), np.uintp(2), np.uintp(3)
+    whole = np.uintp(height * width)
+    for i in range(out.shape[1]):
         begin = 0
-        while begin < out.shape[1]:
+        while begin < out.shape[2]:
             node = (offset + begin) // cell
-            end = min(out.shape[1], (node + 1) * cell - offset)
+            end = min(out.shape[2], (node + 1) * cell - offset)
             r0, dr = lines.row[i, node], lines.row_step[i, node]
             c0, dc = lines.column[i, node], lines.column_step[i, node]
             first = offset + begin - node * cell + 0.5
-            line = out[i, begin:end]
+            line = out[:, i, begin:end]
             if order == 0:
-                for k in range(line.size):
+                for k in range(line.shape[1]):
                     m = min(max(int(np.rint(r0 + dr * (k + first))), 0), height - 1)
                     n = min(max(int(np.rint(c0 + dc * (k + first))), 0), width - 1)
-                    line[k] = flat[np.uintp(m * width + n)]
+                    u = np.uintp(m * width + n)
+                    for band in range(line.shape[0]):
+                        line[band, k] = flat[u]
+                        u += whole
             elif order == 1:
-                for k in range(line.size):
+                for k in range(line.shape[1]):
                     r, c = r0 + dr * (k + first), c0 + dc * (k + first)
                     m, n = min(max(int(r), 0), height - 2), min(max(int(c), 0), width - 2)
                     p, q = r - m, c - n
                     u = np.uintp(m * width + n)
-                    above = flat[u] * (1 - q) + flat[u + one] * q
-                    u += wide
-                    below = flat[u] * (1 - q) + flat[u + one] * q
-                    line[k] = above * (1 - p) + below * p
+                    for band in range(line.shape[0]):
+                        v = u + wide
+                        above = flat[u] * (1 - q) + flat[u + one] * q
+                        below = flat[v] * (1 - q) + flat[v + one] * q
+                        line[band, k] = above * (1 - p) + below * p
+                        u += whole
             else:
-                for k in range(line.size):
+                for k in range(line.shape[1]):
                     r, c = r0 + dr * (k + first), c0 + dc * (k + first)
                     m, n = min(max(int(r), 1), height - 3), min(max(int(c), 1), width - 3)
                     p, q = r - m, c - n
@@ -82,14 +88,14 @@ def sample(plane: Any, lines: Lines, cell: int, offset: int, order: int, out: An
                     p0, p1 = ((-0.5 * p + 1) * p - 0.5) * p, (1.5 * p - 2.5) * p * p + 1
                     p2, p3 = ((-1.5 * p + 2) * p + 0.5) * p, (0.5 * p - 0.5) * p * p
                     u = np.uintp((m - 1) * width + n - 1)
-                    z0 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
-                    u += wide
-                    z1 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
-                    u += wide
-                    z2 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
-                    u += wide
-                    z3 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
-                    line[k] = z0 * p0 + z1 * p1 + z2 * p2 + z3 * p3
+                    for band in range(line.shape[0]):
+                        v, w, x = u + wide, u + wide + wide, u + wide + wide + wide
+                        z0 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
+                        z1 = flat[v] * q0 + flat[v + one] * q1 + flat[v + two] * q2 + flat[v + three] * q3
+                        z2 = flat[w] * q0 + flat[w + one] * q1 + flat[w + two] * q2 + flat[w + three] * q3
+                        z3 = flat[x] * q0 + flat[x + one] * q1 + flat[x + two] * q2 + flat[x + three] * q3
+                        line[band, k] = z0 * p0 + z1 * p1 + z2 * p2 + z3 * p3
+                        u += whole
             begin = end
 
 

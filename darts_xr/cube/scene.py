@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask.array as da
@@ -48,14 +48,16 @@ def _read_window(
         return dataset.read(list(bands), window=window)  # type: ignore[no-any-return]
 
 
-def _valid_block(image: NDArray[Any], mask: NDArray[Any], rule: str) -> NDArray[np.bool_]:
+def _valid_block(images: list[NDArray[Any]], masks: list[NDArray[Any]], rule: str) -> NDArray[np.bool_]:
     """Apply the mask, and the image's own no-data: pixels that are 0 in all bands show nothing."""
+    (image,), (mask,) = images, masks
     valid: NDArray[np.bool_] = valid_mask(mask, rule) & (image != 0).any(axis=0)
     return valid
 
 
-def _class_block(image: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.uint8]:
+def _class_block(images: list[NDArray[Any]], masks: list[NDArray[Any]]) -> NDArray[np.uint8]:
     """Tell what the mask says of each pixel; those that are 0 in all bands are no data."""
+    (image,), (mask,) = images, masks
     return np.where((image != 0).any(axis=0), mask_class(mask), np.uint8(0))
 
 
@@ -66,6 +68,28 @@ def _read_lazily(
     return lazy_blocks(
         read, header.shape, chunks=chunks, dtype=header.dtype, lead=len(bands), token=(header.href, bands)
     )
+
+
+def _per_pixel(
+    function: Callable[..., Any], pixels: da.Array, flags: da.Array, dtype: Any, **how: Any
+) -> da.Array:
+    """Apply a function of image and mask, each a list of its one chunk along the bands.
+
+    With ``map_blocks`` and ``drop_axis`` Dask would put these lists together, which copies both.
+    """
+    out: da.Array = da.blockwise(
+        function,
+        "yx",
+        pixels,
+        "byx",
+        flags,
+        "cyx",
+        concatenate=False,
+        dtype=dtype,
+        meta=np.empty((0, 0), dtype),
+        **how,
+    )
+    return out
 
 
 def open_scene(
@@ -194,16 +218,12 @@ def open_scene(
         attrs["auxiliary"] = ", ".join(sorted(read_items - {""})) or NEUTRAL
         if filled:
             attrs["neutral"] = ", ".join(filled)
-    valid = da.map_blocks(
-        _valid_block, pixels, flags, rule=rule, drop_axis=0, dtype=bool, meta=np.empty((0, 0), bool)
-    )
+    valid = _per_pixel(_valid_block, pixels, flags, bool, rule=rule)
     variables["valid"] = on_grid(
         valid, grid, "valid", long_name="pixel may be used", units="1", nodata=0, mask_rule=rule
     )
     if names is None or MASK_CLASS in names:
-        kinds = da.map_blocks(
-            _class_block, pixels, flags, drop_axis=0, dtype=np.uint8, meta=np.empty((0, 0), np.uint8)
-        )
+        kinds = _per_pixel(_class_block, pixels, flags, np.uint8)
         variables[MASK_CLASS] = on_grid(
             kinds, grid, MASK_CLASS, long_name="what the mask says", units="1", nodata=0,
             flag_values=list(MASK_CLASSES),

@@ -241,14 +241,14 @@ def _by_compiled_loops(
     resampling: Resampling,
     out: NDArray[np.float32],
 ) -> None:
-    """Fill a block from the window at ``corner``, a plane at a time."""
+    """Fill a block from the window at ``corner``, pixel by pixel."""
     lines = compiled.Lines(*lattice.lines(rows, *corner))
     offset = cols.start - lattice.first[1] * _CELL
     fills = resampling != "nearest" and math.isnan(pixels.min())  # one pass, no mask
     known = fill_rim_of(pixels) if fills else pixels
-    for plane, whole, target in zip(pixels, known, out, strict=True):
-        compiled.sample(whole, lines, _CELL, offset, compiled.ORDERS[resampling], target)
-        if fills:
+    compiled.sample(known, lines, _CELL, offset, compiled.ORDERS[resampling], out)
+    if fills:
+        for plane, target in zip(pixels, out, strict=True):
             compiled.void_where_nearest_is(plane, lines, _CELL, offset, target)
 
 
