@@ -43,8 +43,9 @@ class Ground:
     new_slumps: float = 0.06
 
 
-#: Kinds of land that a world can have. The first is calibrated on real data (docs/sample-world.md); the others are
-#: made up to be unlike it, for tests of what a network does on land that it has not seen.
+#: Kinds of land that a world can have. The first is calibrated on real data (docs/sample-world.md), the second is the
+#: first with more slumps that opened late, to learn from; the others are made up to be unlike it, for tests of what a
+#: network does on land that it has not seen.
 GROUNDS = {
     "tundra": Ground(),
     "young_tundra": Ground(new_slumps=0.15),

@@ -104,7 +104,7 @@ def write_world(
         Rows and columns of an image, pixels of 3 m; 256 to 10,000.
     centre : tuple of float
         Longitude and latitude of the first site, degrees; the UTM zone follows from it.
-    landscape : {"tundra", "polar_desert", "shrubland"}
+    landscape : {"tundra", "young_tundra", "polar_desert", "shrubland"}
         Kind of land; see ``darts_xr.sample.landscape.GROUNDS``.
     progress : callable, optional
         Called with a line of text before each file.
