@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import inventories, tiers
+from benchmarks import inventories, tiers, worlds
 from tests.helpers import real_data
 
 
@@ -15,6 +15,16 @@ def test_tiers_are_measured_and_checked_at_toy_size(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     assert sum(row["n"] for row in rows) > 0
     assert all(row["low"] <= row["precision"] <= row["high"] for row in rows)
+
+
+def test_networks_are_scored_on_a_world_at_toy_size(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    worlds.main(["--seeds", "11", "--scenes", "3", "--size", "640", "--json", str(out)])
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["level1"]["f1"] > 0.5
+    assert row["level2"]["f1"] > 0.5
+    assert row["growth"]
+    assert all(true > 0 for true, _ in row["growth"])
 
 
 @pytest.mark.realdata
