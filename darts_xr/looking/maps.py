@@ -25,7 +25,7 @@ def explore(
     footprints : geopandas.GeoDataFrame, optional
         Outlines of what was seen.
     tiles : str, optional
-        Background of a folium map, which the browser fetches from its server; None: no background, no other host.
+        Background of a folium map; None: no background.
 
     Returns
     -------
@@ -38,6 +38,11 @@ def explore(
         When neither lonboard nor folium is installed.
     ParameterError
         When there is nothing to show.
+
+    Notes
+    -----
+    The browser fetches the backgrounds of both, and folium's own scripts, from other hosts. The map in the report of a
+    run (``darts-xr report``) asks none.
 
     Examples
     --------
