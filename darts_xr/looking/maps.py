@@ -10,7 +10,10 @@ import geopandas as gpd
 from darts_xr.errors import MissingExtraError, ParameterError, naming_extra
 from darts_xr.globe import require_crs
 
-_SHOWN = ("id", "date", "year", "area_ha", "pval_mean", "image_id", "n_features_level1")
+_SHOWN = (
+    "id", "date", "year", "area_ha", "pval_mean", "image_id", "n_features_level1",
+    "site", "state", "area_m2", "growth_m2_per_year", "retreat_m_per_year",
+)  # fmt: skip
 
 
 def explore(
@@ -21,7 +24,8 @@ def explore(
     Parameters
     ----------
     found : geopandas.GeoDataFrame or Run
-        Level 1 or Level 2, or a run, whose objects and footprints are taken.
+        Level 1, Level 2 or histories of sites, whose growth and retreat then stand in the pop-ups; or a run, whose
+        objects and footprints are taken.
     footprints : geopandas.GeoDataFrame, optional
         Outlines of what was seen.
     tiles : str, optional
@@ -53,7 +57,7 @@ def explore(
         found = found.level1
     require_crs(found, "found")
     seen = None if footprints is None else footprints.to_crs("EPSG:4326")
-    objects = found.to_crs("EPSG:4326")
+    objects = found[~found.geometry.is_empty].to_crs("EPSG:4326")  # a history has years without a detection
     objects = objects[[*(name for name in _SHOWN if name in objects), objects.geometry.name]]
     if objects.empty and (seen is None or seen.empty):
         raise ParameterError("there is nothing to show: no object and no footprint")

@@ -238,6 +238,19 @@ def test_a_map_holds_objects_and_footprints(tmp_path: Path, monkeypatch: pytest.
     assert "tile.openstreetmap" not in page
     with pytest.raises(ParameterError, match="nothing to show"):
         dx.explore(objects.iloc[:0])
+    years = gpd.GeoDataFrame(
+        {
+            "site": [1, 1],
+            "year": [2021, 2022],
+            "state": ["not covered", "detected"],
+            "growth_m2_per_year": [np.nan, 900.0],
+        },
+        geometry=[shapely.Polygon(), SITE.geometry[0]],
+        crs=SITE.crs,
+    )
+    history = dx.explore(years, tiles=None).get_root().render()
+    assert '"growth_m2_per_year": 900.0' in history
+    assert "not covered" not in history
 
 
 def test_the_accessor_is_there_with_the_first_scene_and_brings_no_matplotlib():
