@@ -9,11 +9,9 @@ help:  ## list the commands
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,docs,train,viz]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,train,viz]'
 	# For its checker of GeoPackages, which needs nothing of GDAL that it depends on.
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps gdal-utils
-	# What pip does with one core; files that do not compile are no matter to it, either.
-	.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 	touch .venv/ready
 
 setup: .venv/ready  ## make .venv with everything that demo and test need
