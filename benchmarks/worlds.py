@@ -42,15 +42,17 @@ def measured(folder: Path, seed: int, models: tuple[str, ...], scenes: int, size
     run = detect(world.catalog, settings)
     truth = read_truth(world)
     scores = score_run(run, aggregate(run, name="synthetic"), truth)
+    compared, left_out = growth(histories(run.folder), truth)
     return {
         "seed": seed,
         **{level: {name: scores[level][name] for name in ("f1", "precision", "recall")} for level in scores},
-        "growth": growth(histories(run.folder), truth),
+        "growth": compared,
+        "sites_left_out": left_out,
     }
 
 
-def growth(table: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> list[tuple[float, float]]:
-    """Compare the growth of each site that allows it: true, found (m²)."""
+def growth(table: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> tuple[list[tuple[float, float]], int]:
+    """Compare the growth of each site that allows it: true, found (m²); and count the sites that do not."""
     crs = truth.estimate_utm_crs()
     outlines, years = truth.to_crs(crs).geometry, truth["date"].str[:4].astype(int)
     found = table[(table["state"] == "detected") & (table["covered_share"] > _COVERED)].to_crs(crs)
@@ -65,7 +67,7 @@ def growth(table: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> list[tuple[float
             continue
         areas = ends["area_m2"].to_numpy()
         pairs.append((true[1].area - true[0].area, float(areas[1] - areas[0])))
-    return pairs
+    return pairs, table["site"].nunique() - len(pairs)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -92,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
         error = found / true - 1
         print(
             f"growth of {true.size} sites: median error {np.median(error):+.1%}, "
-            f"{int((np.abs(error) <= 0.15).sum())} within 15 %"
+            f"{int((np.abs(error) <= 0.15).sum())} within 15 %; "
+            f"{sum(row['sites_left_out'] for row in rows)} other sites cannot be compared"
         )
     if args.json:
         args.json.write_text(

@@ -78,7 +78,7 @@ def read_window(dataset: rasterio.DatasetReader, bands: tuple[int, ...], window:
     try:
         state = os.stat(dataset.name)
         file: Key = (dataset.name, state.st_mtime_ns, state.st_size, state.st_ino)
-    except OSError:  # on a server
+    except OSError:  # on a server or in an archive, known by the address alone
         file = (dataset.name,)
     top, left, bottom, right = (
         window.row_off, window.col_off, window.row_off + window.height, window.col_off + window.width,

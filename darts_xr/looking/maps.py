@@ -25,7 +25,8 @@ def explore(
     ----------
     found : geopandas.GeoDataFrame or Run
         Level 1, Level 2 or histories of sites, whose growth and retreat then stand in the pop-ups; or a run, whose
-        objects and footprints are taken.
+        objects and footprints are taken. Rows without an outline, such as years in which a site was not detected, are
+        not drawn.
     footprints : geopandas.GeoDataFrame, optional
         Outlines of what was seen.
     tiles : str, optional

@@ -122,7 +122,7 @@ def fit(
         There is no slump to learn, a band is missing, the loss is no number (the message names the patches, and the
         last good state stays), or the folder holds another training.
     PatchError
-        The side of the patches does not suit the network.
+        The side of the patches, or of what ``recipe.crop`` cuts from them, does not suit the network.
 
     Notes
     -----

@@ -159,7 +159,7 @@ class Recipe:
         Shares of what is drawn; by default every patch as often as any other.
     crop : int, optional
         Side in pixels of the part of each patch that a step sees, drawn anew each time: around one of its slump pixels,
-        where it has some. By default the whole patch.
+        where it has some. By default the whole patch, which is also what validation sees.
     loss : dict
         Losses of segmentation-models-pytorch and their weights.
     gamma : float
