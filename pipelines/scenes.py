@@ -26,6 +26,8 @@ from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import DartsError, DeviceError, OutputError, RemoteReadError
 from darts_xr.inference import Drift, Ensemble, scene_drift
 from darts_xr.objects import member_objects
+from darts_xr.objects.label import candidates_of, with_candidates
+from darts_xr.percent import NO_DATA
 from darts_xr.planet.bands import check_reflectance
 from darts_xr.products import (
     binary_objects,
@@ -289,18 +291,24 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     meter.lap("open")
     step = math.ceil(max(scene["valid"].shape) / _QUICKLOOK_SIDE)
     every = {"y": slice(None, None, step), "x": slice(None, None, step)}
-    # One pass over the pixels: probability, mask, picture and what was measured come out of the same reads.
+    # One pass over the pixels: all that is made of them comes out of the same reads, and probability goes at once.
     members = dx.predict_members(scene, ensemble) if job.members else None
     prob = dx.predict(scene, ensemble) if members is None else members["probability"]
-    prob, members, valid, picture, cover, measured = dask.persist(
-        prob,
+    labels = dx.label_objects(
+        prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
+        connectivity=rules.connectivity,
+    )  # fmt: skip
+    candidates, percent, members, picture, cover, measured = dask.persist(
+        candidates_of(labels),
+        probability_percent(prob, threshold=rules.threshold),
         members,
-        scene["valid"],
         scene[[*looked_at, "valid"]].isel(every),
         cover,
         auxiliary_coverage(scene),
         callbacks=[meter.counting(prob)],
     )
+    labels = with_candidates(labels, candidates)
+    valid = (percent != NO_DATA).rename("valid")
     picture = picture.compute()
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
     drift = _drift(task.id, picture, ensemble)
@@ -310,13 +318,6 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     meant = LAYERS if task.auxiliary == "neutral" else job.neutral
     coverage = check_coverage(task.id, coverage, tuple(meant), fill_gaps=job.fill_gaps)
     meter.lap("read_and_predict")
-    labels = dx.label_objects(
-        prob, threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels,
-        connectivity=rules.connectivity,
-    )  # fmt: skip
-    percent, binary = dask.compute(
-        probability_percent(prob, threshold=rules.threshold), binary_objects(labels, prob)
-    )
     feats, filters = clean_objects(labels, prob, cover, rules, sources)
     if "infrastructure" in filters:
         filters["infrastructure"] = job.infrastructure
@@ -334,14 +335,14 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         made_by["auxiliary_coverage"] = json.dumps(coverage, sort_keys=True)
     home = RunFolder(job.folder)
     with home.scene_part(task.id, job.files) as part:
-        write_raster(percent, part / "probability.tif", metadata=made_by)
-        write_raster(binary, part / "binary.tif", metadata=made_by)
+        write_raster(percent.compute(), part / "probability.tif", metadata=made_by)
+        write_raster(binary_objects(labels, percent).compute(), part / "binary.tif", metadata=made_by)
         write_vectors(level1, part / "level1", formats=("parquet",), metadata=made_by)
         write_vectors(removed, part / "removed", formats=("parquet",), metadata=made_by)
         if alone is not None and spread is not None:
             write_vectors(alone, part / "members", formats=("parquet",), metadata=made_by)
             write_vectors(spread, part / "spread", formats=("parquet",), metadata=made_by)
-        shown = percent.isel(every)
+        shown = percent.isel(every).compute()
         title = task.id + (" (synthetic)" if "synthetic" in made_by else "")
         heat = (shown / 100.0).where(shown != 255)
         write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)

@@ -188,6 +188,53 @@ def _count(found: Found, field: str) -> NDArray[np.int64]:
     return np.asarray(getattr(found, field), np.int64)
 
 
+def candidates_of(labels: xr.DataArray) -> da.Array:
+    """Give what labels are painted from as an array to persist: in place of its pixels each chunk is its Candidates.
+
+    Parameters
+    ----------
+    labels : xarray.DataArray
+        Of :func:`label_objects`, still lazy.
+
+    Returns
+    -------
+    dask.array.Array
+        For ``dask.persist`` alone, since its chunks hold no pixels.
+    """
+    layer = labels.data.dask.layers[labels.data.name]
+    return lazy_array(labels.data.dask, layer.candidates, labels.data.chunks, object)
+
+
+def with_candidates(labels: xr.DataArray, held: da.Array) -> xr.DataArray:
+    """Give the same labels made from persisted candidates: the probability is not needed any more, and not computed.
+
+    A scene's probability takes 4 bytes a pixel as long as something may ask for it again, its candidates a fraction of
+    that, so that the memory of a run does not grow with its scenes.
+
+    Parameters
+    ----------
+    labels : xarray.DataArray
+        Of :func:`label_objects`.
+    held : dask.array.Array
+        Their :func:`candidates_of`, persisted.
+
+    Returns
+    -------
+    xarray.DataArray
+        Equal to ``labels``, lazy; :func:`darts_xr.vectorize` takes them with the same probability.
+    """
+    whole = labels.data.dask
+    layer = whole.layers[labels.data.name]
+    graph = extend(held.dask, layer.found, whole.layers[layer.found], {layer.candidates})
+
+    def again(array: da.Array) -> da.Array:
+        own = extend(graph, array.name, array.dask.layers[array.name], {layer.found})
+        return lazy_array(own, array.name, array.chunks, array.dtype)
+
+    out = labels.copy(data=again(labels.data))
+    return out.assign_coords({field: ((), again(labels.coords[field].data)) for field in COUNTS})
+
+
 # --- labelled public function ------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -19,8 +20,9 @@ from darts_xr.products.files import write_product
 from darts_xr.products.styles import PALETTES
 
 
-def _binary_block(objects: NDArray[np.integer], probability: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.where(np.isnan(probability), NO_DATA, objects > 0).astype(np.uint8)
+def _binary_block(objects: NDArray[np.integer], probability: NDArray[Any]) -> NDArray[np.uint8]:
+    unseen = probability == NO_DATA if probability.dtype == np.uint8 else np.isnan(probability)
+    return np.where(unseen, np.uint8(NO_DATA), (objects > 0).view(np.uint8))
 
 
 def _blockwise(
@@ -69,7 +71,7 @@ def binary_objects(labels: xr.DataArray, probability: xr.DataArray) -> xr.DataAr
     labels : xarray.DataArray
         (y, x) object numbers, 0 = none.
     probability : xarray.DataArray
-        (y, x), NaN where masked.
+        (y, x), NaN where masked, or as :func:`probability_percent` gives it.
 
     Returns
     -------

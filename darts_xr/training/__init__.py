@@ -59,6 +59,7 @@ _EXTRA = {
     "pydantic",
     "pytorch_lightning",
     "tensorboard",
+    "tensorstore",
     "torchmetrics",
     "zarr",
 }

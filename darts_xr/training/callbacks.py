@@ -74,7 +74,9 @@ class Waiting(Callback):
         """Begin to wait for the next patches."""
         self.since = time.perf_counter()
         share = self.waited / max(self.since - self.begun, 1e-9)
-        pl_module.log("loader_wait", share, on_step=False, on_epoch=True, reduce_fx="max", batch_size=1)
+        pl_module.log(
+            "loader_wait", share, on_step=False, on_epoch=True, reduce_fx="max", batch_size=1, sync_dist=True
+        )
 
 
 class Report(Callback):
@@ -130,7 +132,7 @@ class Sheets(Callback):
         """Draw a sheet."""
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, SlumpModule):
             return
-        batch: Batch = torch.utils.data.default_collate([self.patches[int(place)] for place in self.chosen])
+        batch: Batch = self.patches.__getitems__(self.chosen.tolist())
         with torch.no_grad():
             p = pl_module.predict_step({k: v.to(pl_module.device) for k, v in batch.items()}, 0).cpu().numpy()
         planes = {name: plane.numpy() for name, plane in planes_of(batch, self.patches.store.layout).items()}

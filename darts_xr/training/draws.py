@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import tensorstore
 import torch
-import zarr
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -32,7 +32,7 @@ class PatchDataset(Dataset[Batch]):
 
     def __init__(self, store: PatchStore, rows: Sequence[int] | NDArray[np.integer]) -> None:
         self.store, self.rows = store, np.asarray(rows, int)
-        self._arrays: dict[str, zarr.Array[Any]] | None = None
+        self._arrays: dict[str, tensorstore.TensorStore] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": None}  # each process opens its own
@@ -41,11 +41,21 @@ class PatchDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:
+        return {name: plane[0] for name, plane in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Read a batch at once: torch asks for it by this name, and needs nothing put together afterwards."""
         if self._arrays is None:
             self._arrays = self.store.arrays()
-        row = int(self.rows[index])
-        patch = {name: torch.from_numpy(np.asarray(array[row])) for name, array in self._arrays.items()}
-        return patch | {"row": torch.tensor(row)}
+        rows = self.rows[list(indices)]
+        reading = {name: array[rows].read() for name, array in self._arrays.items()}
+        batch = {name: torch.from_numpy(read.result()) for name, read in reading.items()}
+        return batch | {"row": torch.from_numpy(rows)}
+
+
+def _as_read(batch: Any) -> Batch:
+    together: Batch = batch
+    return together
 
 
 def planes_of(batch: Batch, layout: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
@@ -156,5 +166,5 @@ def _loader(dataset: PatchDataset, recipe: Recipe, **options: Any) -> DataLoader
     )
     return DataLoader(
         dataset, batch_size=recipe.batch, num_workers=recipe.workers, pin_memory=torch.cuda.is_available(),
-        **options, **workers,
+        collate_fn=_as_read, **options, **workers,
     )  # fmt: skip

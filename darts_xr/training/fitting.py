@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
+from torch.multiprocessing.spawn import ProcessException
 from torch.utils.data import DataLoader
 
 from darts_xr.errors import PatchError, TrainingError
@@ -26,6 +27,7 @@ from darts_xr.training.callbacks import STATE, KeepState, Report, Sheets, Waitin
 from darts_xr.training.draws import Batch, PatchDataset, plain_loader, steps_per_epoch, training_loader
 from darts_xr.training.module import SlumpModule
 from darts_xr.training.patches import PatchStore
+from darts_xr.training.processes import HushedProcess, Processes, hush
 from darts_xr.training.settings import Recipe
 
 log = logging.getLogger(__name__)
@@ -159,11 +161,13 @@ def fit(
         ]
         if recipe.patience is not None:
             callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
+    if devices > 1:
+        callbacks.append(HushedProcess())
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if on_gpu else "cpu",
             devices=devices,
-            strategy="ddp_spawn" if devices > 1 else "auto",
+            strategy=Processes() if devices > 1 else "auto",
             precision=recipe.precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
@@ -182,7 +186,13 @@ def fit(
     if resume is not None:
         log.info("%s goes on from %s", member.name, resume)
     with _quiet():
-        trainer.fit(module, datamodule=_Data(lessons, recipe), ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=_Data(lessons, recipe), ckpt_path=resume, weights_only=True)
+        except (
+            ProcessException
+        ) as error:  # of another process, whose own error is the last line of its traceback
+            told = str(error).strip().splitlines()[-1].removeprefix("darts_xr.errors.TrainingError: ")
+            raise TrainingError(f"{told} (process {error.error_index + 1} of {devices})") from error
     # Read back rather than asked of the trainer: where several processes trained, this one knows nothing.
     last = torch.load(state, map_location="cpu", weights_only=True)
     kept = torch.load(folder / BEST, map_location="cpu", weights_only=True) if scored else last
@@ -199,13 +209,11 @@ def fit(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's advice, which is for those who write loops, out of the user's log."""
     chatter = logging.getLogger("pytorch_lightning")
     level = chatter.level
-    chatter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils.data|torch.optim")
+            hush()
             yield
     finally:
         chatter.setLevel(level)

@@ -127,7 +127,15 @@ class SlumpModule(pl.LightningModule):
         loss: torch.Tensor = self.loss(logits.float(), labels)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite(batch, float(loss.detach())))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=True)
+        self.log(
+            "train_loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(labels),
+            prog_bar=True,
+            sync_dist=True,
+        )
         return loss
 
     def _not_finite(self, batch: Batch, loss: float) -> str:

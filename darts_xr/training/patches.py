@@ -14,6 +14,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+import tensorstore
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
@@ -94,10 +95,19 @@ class PatchStore:
         """Places of all patches in the table."""
         return np.arange(len(self.table))
 
-    def arrays(self) -> dict[str, zarr.Array[Any]]:
-        """Open the arrays: one a type, (patch, band, y, x), and ``labels``, (patch, y, x)."""
-        group = zarr.open_group(self.path, mode="r")
-        return {name: group[name] for name in (*self.layout, LABELS)}  # type: ignore[misc]
+    def arrays(self) -> dict[str, tensorstore.TensorStore]:
+        """Open the arrays: one a type, (patch, band, y, x), and ``labels``, (patch, y, x).
+
+        Zarr's own reader takes 0.7 to 1.4 ms for each array of a patch, most of it in Python; in training that was a
+        fifth of all time.
+        """
+        opening = {
+            name: tensorstore.open(
+                {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{self.path.absolute() / name}/"}}
+            )
+            for name in (*self.layout, LABELS)
+        }
+        return {name: array.result() for name, array in opening.items()}
 
 
 # --- array kernels -----------------------------------------------------------------------------------------
@@ -180,7 +190,8 @@ class _Writer:
         widths = {kind: np.dtype(kind).itemsize * len(names) for kind, names in layout.items()}
         self.shard = max(1, _SHARD_BYTES // ((sum(widths.values()) + 1) * side * side))
         group = zarr.open_group(path, mode="w", zarr_format=3)
-        compressors = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
+        # Unpacks five times as fast as zstd and takes 8 % more room.
+        compressors = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
         self.arrays = {}
         for kind, names in (layout | {LABELS: ()}).items():
             inner = (len(names), side, side) if names else (side, side)

@@ -37,7 +37,7 @@ def training_statistics(member: Checkpoint, store: PatchStore, rows: NDArray[np.
     scenes = store.table["scene"].to_numpy()
     found: dict[str, dict[str, NDArray[np.int64]]] = {}
     for row in np.asarray(rows):
-        patch = {kind: np.asarray(arrays[kind][int(row)])[:, ::_THIN, ::_THIN] for kind in store.layout}
+        patch = {kind: arrays[kind][int(row)].read().result()[:, ::_THIN, ::_THIN] for kind in store.layout}
         kind, place = places[VALID]
         valid = patch[kind][place] > 0
         own = found.setdefault(scenes[row], {})

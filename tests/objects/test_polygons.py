@@ -20,6 +20,8 @@ from odc.geo.xr import wrap_xr
 
 from darts_xr.errors import GridMismatchError, ObjectError
 from darts_xr.objects import label, label_objects, polygons, vectorize
+from darts_xr.objects.label import candidates_of, with_candidates
+from darts_xr.products import binary_objects, probability_percent
 from tests.objects.fields import Case, cases, labelled, reference
 
 
@@ -71,6 +73,30 @@ def test_polygons_and_statistics_equal_plain_reference(case: Case) -> None:
     assert same_bytes(feats, vectorize(again, whole, crs=None))
     assert same_bytes(feats, vectorize(labels.compute(), prob, crs=None))
     assert vectorize(labels, prob).is_valid.all()
+
+
+def test_with_persisted_candidates_the_probability_is_computed_once_and_let_go(blobs: np.ndarray) -> None:
+    seen = []
+
+    def noted(block: np.ndarray) -> np.ndarray:
+        seen.append(block.shape)
+        return block
+
+    prob = labelled(blobs, 64)
+    prob = prob.copy(data=prob.data.map_blocks(noted, meta=np.empty((0, 0), np.float32)))
+    labels = label_objects(prob, border=3, min_pixels=5)
+    expected, painted = vectorize(labels, prob, keep_removed=True), labels.compute()
+    seen.clear()
+    held, percent = dask.persist(candidates_of(labels), probability_percent(prob))
+    assert len(seen) == prob.data.npartitions
+    light = with_candidates(labels, held)
+    assert not set(light.data.dask) & set(prob.data.dask)
+    feats = vectorize(light, prob, keep_removed=True)
+    assert same_bytes(feats, expected)
+    assert feats.attrs == expected.attrs
+    xr.testing.assert_identical(light.compute(), painted)
+    xr.testing.assert_equal(binary_objects(light, percent), binary_objects(labels, prob))
+    assert len(seen) == 2 * prob.data.npartitions  # the last line's own
 
 
 @pytest.fixture

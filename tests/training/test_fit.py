@@ -30,7 +30,7 @@ from darts_xr.training import (
 )
 from darts_xr.training.draws import plain_loader
 from darts_xr.training.fitting import check_lessons
-from darts_xr.training.module import SlumpLoss, SlumpModule
+from darts_xr.training.module import SlumpLoss, SlumpModule, pixel_scores
 from tests.training import killed
 from tests.training.lessons import BANDS, labelled_scene, member_of, small_store
 
@@ -73,6 +73,29 @@ def test_a_network_learns_and_the_best_epoch_is_kept(tmp_path: Path, store: Patc
     assert any((tmp_path / "tensorboard").iterdir())
     assert len(list((tmp_path / "sheets").glob("*.png"))) == len(scores)
     assert not network.training
+
+
+def test_two_processes_train_one_network_and_score_all_patches_together(
+    tmp_path: Path, store: PatchStore, unseen: PatchStore
+):
+    member = member_of()
+    torch.manual_seed(0)
+    network = member.architecture.build()
+    recipe = Recipe(
+        epochs=2, batch=2, patches_per_epoch=48, learning_rate=5e-3, optimiser="adamw", loss={"focal": 4, "dice": 1},
+        clip=1.0, monitor="f1", augmentation=Augmentation(holes=2),
+    )  # fmt: skip
+    lessons = Lessons(store, store.rows, unseen, unseen.rows)
+    record = fit(network, member, lessons, recipe, tmp_path, devices=2)
+    assert len(record["history"]) == 2
+    kept = record["history"][record["chosen_epoch"] - 1]
+    module, scores = SlumpModule(network, member, recipe, unseen, steps=1), pixel_scores()
+    for batch in plain_loader(unseen, unseen.rows, recipe):
+        with torch.no_grad():
+            scores.update(module.predict_step(batch, 0), batch["labels"].long())
+    for name, value in scores.compute().items():
+        assert float(value) == pytest.approx(kept[f"val_{name}"], abs=1e-5)
+    assert kept["val_f1"] > 0.5
 
 
 def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Path):
@@ -131,6 +154,8 @@ def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_state
         TrainingError, match=r"toy: the loss is nan in epoch 1, step 0, on.*scene_7 \(row \d+, column"
     ):
         fit(network, member, lessons, recipe, tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"^toy: the loss is nan in epoch 1, .*\(process \d of 2\)$"):
+        fit(network, member, lessons, replace(recipe, batch=1), tmp_path / "two", devices=2)
     sound = member_of(("red", "nir"))
     fit(sound.architecture.build(), sound, lessons, replace(recipe, keep_every=1), tmp_path / "sound")
     assert (tmp_path / "sound" / "state.ckpt").is_file()
