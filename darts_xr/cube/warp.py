@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from pyproj import CRS
 
 from darts_xr.cube.bands import standard_name
 from darts_xr.cube.interpolation import fill_rim_of, interpolate
+from darts_xr.cube.loops import compiled
 from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_source
 from darts_xr.errors import CRSError, ParameterError
 from darts_xr.globe import boxes_meet, grid_bounds, transformer
@@ -211,28 +212,17 @@ def _warp_mosaic(
             raise CRSError(f"{mosaic.parts[0][1].name}: bands cannot be derived on a grid in degrees")
         pixels = derivation.derive(pixels, spacing)
     target = out if untouched else np.empty_like(out)
-    compiled = _compiled() if device == "cpu" else None
-    if compiled is not None:
-        _by_compiled_loops(compiled, pixels, lattice, rows, cols, (top, left), resampling, target)
+    loops = compiled("sampling") if device == "cpu" else None
+    if loops is not None:
+        _by_compiled_loops(loops, pixels, lattice, rows, cols, (top, left), resampling, target)
     else:
         _by_torch(pixels, lattice, rows, cols, (top, left), resampling, device, target)
     if not untouched:
         np.copyto(out, target, where=np.isnan(out))
 
 
-@cache
-def _compiled() -> ModuleType | None:
-    """Loops for processors; None, with a warning, where numba is missing: torch does the same, slower."""
-    try:
-        from darts_xr.cube import sampling
-    except ImportError as error:
-        log.warning("warps run on torch, slower, for numba cannot be loaded: %s", error)
-        return None
-    return sampling
-
-
 def _by_compiled_loops(
-    compiled: Any,
+    loops: ModuleType,
     pixels: NDArray[np.float32],
     lattice: _Lattice,
     rows: slice,
@@ -242,14 +232,14 @@ def _by_compiled_loops(
     out: NDArray[np.float32],
 ) -> None:
     """Fill a block from the window at ``corner``, pixel by pixel."""
-    lines = compiled.Lines(*lattice.lines(rows, *corner))
+    lines = loops.Lines(*lattice.lines(rows, *corner))
     offset = cols.start - lattice.first[1] * _CELL
     fills = resampling != "nearest" and math.isnan(pixels.min())  # one pass, no mask
     known = fill_rim_of(pixels) if fills else pixels
-    compiled.sample(known, lines, _CELL, offset, compiled.ORDERS[resampling], out)
+    loops.sample(known, lines, _CELL, offset, loops.ORDERS[resampling], out)
     if fills:
         for plane, target in zip(pixels, out, strict=True):
-            compiled.void_where_nearest_is(plane, lines, _CELL, offset, target)
+            loops.void_where_nearest_is(plane, lines, _CELL, offset, target)
 
 
 def _by_torch(

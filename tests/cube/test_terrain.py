@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import dask.array as da
@@ -18,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from scipy import ndimage
 
+from darts_xr.cube.loops import compiled
 from darts_xr.cube.terrain import relative_elevation, slope
 from darts_xr.errors import CRSError
 from tests.helpers import raise_if_dask_computes, real_data
@@ -62,7 +64,9 @@ def direct_slope(z: NDArray[np.generic], dy: float, dx: float) -> NDArray[np.flo
 # --- relative elevation --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("radius", "dy", "dx"), [(50, 3, 3), (100, 2, 2), (30, 2, 5), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ("radius", "dy", "dx"), [(50, 3, 3), (100, 2, 2), (30, 2, 5), (1, 2, 2), (2, 2, 2), (60, 3, 3)]
+)
 def test_relative_elevation_is_exact_to_a_millimetre_at_2000_m(radius: float, dy: float, dx: float) -> None:
     z = rough_terrain((150, 130))
     out = relative_elevation(z, radius, resolution=(dy, dx))
@@ -77,7 +81,7 @@ def test_relative_elevation_is_exact_to_a_millimetre_at_2000_m(radius: float, dy
     shape=st.tuples(st.integers(3, 60), st.integers(3, 60)),
     chunks=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     # In centimetres: within 1e-9 of a pixel's centre the definition below decides by rounding.
-    radius=st.integers(100, 6000).map(lambda number: number / 100),
+    radius=st.integers(100, 12_000).map(lambda number: number / 100),
     seed=st.integers(0, 99),
 )
 def test_relative_elevation_does_not_depend_on_chunks(
@@ -92,9 +96,18 @@ def test_relative_elevation_does_not_depend_on_chunks(
     np.testing.assert_allclose(whole, direct_relative_elevation(z, radius, 2.0, 2.0), atol=1e-3)
 
 
-def test_arrays_larger_than_a_transform_show_no_seam() -> None:
+@pytest.mark.parametrize("numba", [True, False])
+def test_arrays_larger_than_a_transform_show_no_seam(numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled.cache_clear()
+    if not numba:
+        monkeypatch.setitem(sys.modules, "darts_xr.cube.disks", None)
+        monkeypatch.delattr("darts_xr.cube.disks", raising=False)
     z = rough_terrain((90, 2900))
-    out = relative_elevation(z, 20.0, resolution=2.0)
+    try:
+        out = relative_elevation(z, 20.0, resolution=2.0)
+        assert (compiled("disks") is None) is not numba
+    finally:
+        compiled.cache_clear()
     np.testing.assert_allclose(out, direct_relative_elevation(z, 20.0, 2.0, 2.0), atol=1e-3)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
-from darts_xr.cube import warp
+from darts_xr.cube.loops import compiled
 from darts_xr.cube.mosaic import RasterSource
 from darts_xr.cube.warp import boxes_meet, grid_bounds, warp_onto
 from darts_xr.errors import CRSError, DamagedFileError, MissingFileError
@@ -127,19 +127,19 @@ def test_without_numba_torch_gives_the_same(
 ) -> None:
     pytest.importorskip("numba", reason="numba is not installed: there is nothing to compare")
     scene, parts, _ = tiles
-    compiled = warp_onto(parts, scene, resampling=resampling, chunks=64).values
-    warp._compiled.cache_clear()
+    looped = warp_onto(parts, scene, resampling=resampling, chunks=64).values
+    compiled.cache_clear()
     monkeypatch.setitem(sys.modules, "darts_xr.cube.sampling", None)
     monkeypatch.delattr("darts_xr.cube.sampling", raising=False)
     try:
-        with caplog.at_level(logging.INFO, logger="darts_xr.cube.warp"):
+        with caplog.at_level(logging.INFO, logger="darts_xr.cube.loops"):
             plain = warp_onto(parts, scene, resampling=resampling, chunks=64).values
     finally:
-        warp._compiled.cache_clear()
-    assert "warps run on torch" in caplog.text
-    assert 0 < np.isnan(compiled).sum() < compiled.size / 10
+        compiled.cache_clear()
+    assert "sampling does without compiled loops" in caplog.text
+    assert 0 < np.isnan(looped).sum() < looped.size / 10
     differs = ~np.isclose(
-        plain, compiled, rtol=0, atol=2.5e-4, equal_nan=True
+        plain, looped, rtol=0, atol=2.5e-4, equal_nan=True
     )  # two steps of float32 at 2,000 m
     # Half-way between two source pixels, torch's float32 positions may fall to the other side.
     assert differs.mean() <= (1e-3 if resampling == "nearest" else 0)
