@@ -35,16 +35,19 @@ class _Kept:
         self._blocks: OrderedDict[Key, Future[NDArray[Any]]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: Key, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Block of a key, by ``decode`` if there is none."""
+    def claim(self, key: Key) -> tuple[Future[NDArray[Any]], bool]:
+        """Block of a key, and whether the caller is the one to decode it, by :meth:`fill`."""
         with self._lock:
             found = self._blocks.get(key)
             if found is not None:
                 self._blocks.move_to_end(key)
-            else:
-                mine = self._blocks[key] = Future[NDArray[Any]]()
-        if found is not None:
-            return found.result()
+                return found, False
+            mine = self._blocks[key] = Future()
+            return mine, True
+
+    def fill(self, key: Key, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Decode a block that was claimed, and let the least recently used ones go."""
+        mine = self._blocks[key]
         try:
             block = decode()
         except BaseException as error:
@@ -84,6 +87,13 @@ def read_window(dataset: rasterio.DatasetReader, bands: tuple[int, ...], window:
         window.row_off, window.col_off, window.row_off + window.height, window.col_off + window.width,
     )  # fmt: skip
     out = np.empty((len(bands), window.height, window.width), dataset.dtypes[bands[0] - 1])
+
+    def put(block: NDArray[Any], y: int, x: int) -> None:
+        r0, c0 = max(y, top), max(x, left)
+        part = block[:, r0 - y : bottom - y, c0 - x : right - x]
+        out[:, r0 - top :, c0 - left :][:, : part.shape[1], : part.shape[2]] = part
+
+    elsewhere = []
     for y in range(top // height * height, bottom, height):
         for x in range(left // width * width, right, width):
 
@@ -91,8 +101,13 @@ def read_window(dataset: rasterio.DatasetReader, bands: tuple[int, ...], window:
                 part = Window(x, y, min(width, dataset.width - x), min(height, dataset.height - y))
                 return dataset.read(list(bands), window=part)  # type: ignore[no-any-return]
 
-            block = _kept.get((*file, bands, y, x), decode)
-            r0, c0 = max(y, top), max(x, left)
-            part = block[:, r0 - y : bottom - y, c0 - x : right - x]
-            out[:, r0 - top :, c0 - left :][:, : part.shape[1], : part.shape[2]] = part
+            key = (*file, bands, y, x)
+            block, mine = _kept.claim(key)
+            if mine:
+                put(_kept.fill(key, decode), y, x)
+            else:
+                elsewhere.append((block, y, x))
+    # Last, so that what another thread decodes meanwhile is not waited for.
+    for block, y, x in elsewhere:
+        put(block.result(), y, x)
     return out

@@ -2,8 +2,8 @@
 
 Both read a neighbourhood, so each is one array kernel that takes a block with its halo and returns the block
 without it. Plain arrays, Dask blocks and the scene's own warp (which fetches the halo with the block) all
-call that one kernel; NumPy, torch (on any device) and CuPy arrays go through the same lines, but for the means of a
-disk, which compiled loops find sooner on a processor.
+call that one kernel; NumPy, torch (on any device) and CuPy arrays go through the same lines, unless compiled loops
+can do it sooner on a processor.
 """
 
 from __future__ import annotations
@@ -58,6 +58,15 @@ def slope_inside(dem: Any, spacing: Spacing) -> Any:
     xp = _namespace(dem)
     dy, dx = spacing
     shape = (*dem.shape[:-2], dem.shape[-2] - 2, dem.shape[-1] - 2)
+    loops = compiled("terrain_loops") if xp is np else None
+    if loops is not None:
+        tangents = np.empty(shape, dem.dtype)
+        for plane in np.ndindex(shape[:-2]):
+            step_y, step_x = (dem.dtype.type(step) for step in spacing)
+            loops.tangent_of_slope(np.ascontiguousarray(dem[plane]), step_y, step_x, tangents[plane])
+        return (np.arctan(tangents, out=tangents) * dem.dtype.type(180 / math.pi)).astype(
+            np.float32, copy=False
+        )
     on = {"device": dem.device} if xp.__name__ == "torch" else {}
     out = xp.empty(shape, dtype=xp.float32, **on)
     for top in range(0, shape[-2], _SLOPE_ROWS):
@@ -93,7 +102,7 @@ def relative_elevation_inside(dem: Any, radius: float, spacing: Spacing) -> Any:
     footprint = disk(radius, spacing)
     box = (footprint.shape[0] - 1, footprint.shape[1] - 1)
     inner = (dem.shape[-2] - box[0], dem.shape[-1] - box[1])
-    loops = compiled("disks") if xp is np and len(footprint) <= _LOOPED_ROWS else None
+    loops = compiled("terrain_loops") if xp is np and len(footprint) <= _LOOPED_ROWS else None
     if loops is not None:
         reaches = footprint.sum(axis=1).astype(np.int64) // 2
         looped = np.empty((*dem.shape[:-2], *inner), np.float32)

@@ -100,12 +100,12 @@ def test_relative_elevation_does_not_depend_on_chunks(
 def test_arrays_larger_than_a_transform_show_no_seam(numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled.cache_clear()
     if not numba:
-        monkeypatch.setitem(sys.modules, "darts_xr.cube.disks", None)
-        monkeypatch.delattr("darts_xr.cube.disks", raising=False)
+        monkeypatch.setitem(sys.modules, "darts_xr.cube.terrain_loops", None)
+        monkeypatch.delattr("darts_xr.cube.terrain_loops", raising=False)
     z = rough_terrain((90, 2900))
     try:
         out = relative_elevation(z, 20.0, resolution=2.0)
-        assert (compiled("disks") is None) is not numba
+        assert (compiled("terrain_loops") is None) is not numba
     finally:
         compiled.cache_clear()
     np.testing.assert_allclose(out, direct_relative_elevation(z, 20.0, 2.0, 2.0), atol=1e-3)

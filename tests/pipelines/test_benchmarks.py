@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import archive
+from benchmarks import archive, scene_memory
 
 
 def test_the_archive_runs_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -26,3 +26,11 @@ def test_scenes_of_the_archive_have_its_mean_size(tmp_path: Path):
     mean = sum(height * width for height, width in shapes) / len(shapes)
     assert mean == pytest.approx(archive.PIXELS / archive.SCENES, rel=0.05)
     assert {"dem", "trends", "landcover"} == {key for item in layers for key in item.assets}
+
+
+def test_the_memory_of_a_worker_is_measured_at_toy_size():
+    result = scene_memory.measure([256], ["demo"], repeats=1, threads=1)
+    (row,) = result["sizes"]
+    assert row["peak_mib"] > row["before_mib"] > 0
+    assert row["seconds"] > 0
+    assert result["growth"] == 0

@@ -1,4 +1,4 @@
-"""Means over a disk around each pixel in one compiled pass, for processors.
+"""Terrain kernels in one compiled pass, for processors.
 
 A disk is a stack of rows; the sum of each is the difference of two running sums along its line. A Fourier transform,
 which :mod:`darts_xr.cube.terrain` takes elsewhere, needs twice the time at the radii of this field, and four times
@@ -80,3 +80,33 @@ def above_disk_mean(heights: Any, reaches: Any, out: Any) -> None:
                 count[x] += u1[x] - u0[x]
         for x in range(wide):
             out[top, x] = heights[top + middle, x + side] - total[x] / count[x]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def tangent_of_slope(heights: Any, spacing_y: Any, spacing_x: Any, out: Any) -> None:
+    """Tangent of Horn's slope of all but the outermost pixel ring.
+
+    Parameters
+    ----------
+    heights : numpy.ndarray
+        (y, x) float, NaN in voids.
+    spacing_y, spacing_x : float
+        Pixel size in metres, of the type of ``heights``.
+    out : numpy.ndarray
+        (y, x) of the type of ``heights``, smaller by 2; filled, NaN beside voids.
+    """
+    wide = out.shape[1]
+    per_y, per_x = 8 * spacing_y, 8 * spacing_x
+    two = heights.dtype.type(2)
+    for i in range(out.shape[0]):
+        north, middle, south = heights[i], heights[i + 1], heights[i + 2]
+        n0, n1, n2 = north[:wide], north[1 : wide + 1], north[2 : wide + 2]
+        m0, m1, m2 = middle[:wide], middle[1 : wide + 1], middle[2 : wide + 2]
+        s0, s1, s2 = south[:wide], south[1 : wide + 1], south[2 : wide + 2]
+        line = out[i]
+        for x in range(wide):
+            # Differences come first: those of neighbouring float32 heights are exact, sums of heights are not.
+            east = ((n2[x] - n0[x]) + (s2[x] - s0[x]) + two * (m2[x] - m0[x])) / per_x
+            up = ((n0[x] - s0[x]) + (n2[x] - s2[x]) + two * (n1[x] - s1[x])) / per_y
+            # The centre has no weight in Horn's formula, but a void must stay a void.
+            line[x] = np.sqrt(east * east + up * up) + (m1[x] - m1[x])
