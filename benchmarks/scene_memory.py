@@ -58,24 +58,13 @@ def measure(sizes: list[int], models: list[str], repeats: int, threads: int) -> 
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="darts_xr_memory_") as name:
             write_files(Path(name), size)
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.scene_memory",
-                *models,
-                "--threads",
-                str(threads),
-                "--child",
-                name,
-            ]
-            runs = [
-                json.loads(
-                    subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
-                        -1
-                    ]
-                )
+            given = [*models, "--threads", str(threads), "--child", name]
+            command = [sys.executable, "-m", "benchmarks.scene_memory", *given]
+            answers = [
+                subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 for _ in range(repeats)
             ]
+        runs = [json.loads(answer.splitlines()[-1]) for answer in answers]
         rows.append({"size": size, **{key: round(median(run[key] for run in runs), 1) for key in runs[0]}})
     growth = rows[-1]["peak_mib"] / rows[0]["peak_mib"] - 1
     return {
@@ -95,7 +84,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["demo"], help='checkpoints, or "demo"')
     parser.add_argument("--sizes", type=int, nargs="+", default=[4000, 8000], help="sides of the scenes, px")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="Dask threads of the worker")
+    parser.add_argument("--threads", type=int, default=1, help="Dask threads of the worker")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -344,7 +344,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
             write_vectors(spread, part / "spread", formats=("parquet",), metadata=made_by)
         shown = percent.isel(every).compute()
         title = task.id + (" (synthetic)" if "synthetic" in made_by else "")
-        heat = (shown / 100.0).where(shown != 255)
+        heat = (shown / 100.0).where(shown != NO_DATA)
         write_quicklook(picture, heat, level1, part / "quicklook.png", title=title)
         result = result_item(task.id, seen, percent, counts, made_by)
         (part / "item.json").write_text(json.dumps(result) + "\n", encoding="utf-8")

@@ -225,7 +225,11 @@ def _train_member(
         start = replace(start, member=None, checkpoint=next(c.path for c in done if c.name == start.member))
     begun = first_weights(network, draft, start)
     say(f"{name}: starts from {begun}")
-    key = _digest(asdict(member), asdict(recipe), lessons.store.path.name, lessons.rows.tolist(), begun)
+    judged_by = None if lessons.validation is None else lessons.validation.path.name
+    key = _digest(
+        asdict(member), asdict(recipe), lessons.store.path.name, lessons.rows.tolist(), begun, judged_by,
+        lessons.validation_rows.tolist(),
+    )  # fmt: skip
     place = prepared.work / f"{name}-{key}"
 
     def report(epoch: int, scores: dict[str, float]) -> None:

@@ -53,6 +53,11 @@ def _pad(array: Any, pad_y: int, pad_x: int) -> Any:
     return xp.pad(array, width, constant_values=math.nan)
 
 
+def _for_loops(dem: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Heights in a type that compiled loops know: files may be of the other byte order, or hold float16."""
+    return np.ascontiguousarray(dem, np.float32 if dem.dtype.itemsize <= 4 else np.float64)
+
+
 def slope_inside(dem: Any, spacing: Spacing) -> Any:
     """Horn slope in degrees of all but the outermost pixel ring; float32, NaN next to a void."""
     xp = _namespace(dem)
@@ -60,13 +65,14 @@ def slope_inside(dem: Any, spacing: Spacing) -> Any:
     shape = (*dem.shape[:-2], dem.shape[-2] - 2, dem.shape[-1] - 2)
     loops = compiled("terrain_loops") if xp is np else None
     if loops is not None:
-        tangents = np.empty(shape, dem.dtype)
+        dem = _for_loops(dem)
+        steps = [dem.dtype.type(step) for step in spacing]
+        angles = np.empty(shape, dem.dtype)
         for plane in np.ndindex(shape[:-2]):
-            step_y, step_x = (dem.dtype.type(step) for step in spacing)
-            loops.tangent_of_slope(np.ascontiguousarray(dem[plane]), step_y, step_x, tangents[plane])
-        return (np.arctan(tangents, out=tangents) * dem.dtype.type(180 / math.pi)).astype(
-            np.float32, copy=False
-        )
+            loops.tangent_of_slope(dem[plane], *steps, angles[plane])
+        np.arctan(angles, out=angles)
+        angles *= dem.dtype.type(180 / math.pi)
+        return angles.astype(np.float32, copy=False)
     on = {"device": dem.device} if xp.__name__ == "torch" else {}
     out = xp.empty(shape, dtype=xp.float32, **on)
     for top in range(0, shape[-2], _SLOPE_ROWS):
@@ -105,10 +111,11 @@ def relative_elevation_inside(dem: Any, radius: float, spacing: Spacing) -> Any:
     loops = compiled("terrain_loops") if xp is np and len(footprint) <= _LOOPED_ROWS else None
     if loops is not None:
         reaches = footprint.sum(axis=1).astype(np.int64) // 2
-        looped = np.empty((*dem.shape[:-2], *inner), np.float32)
+        dem = _for_loops(dem)
+        above = np.empty((*dem.shape[:-2], *inner), np.float32)
         for plane in np.ndindex(dem.shape[:-2]):
-            loops.above_disk_mean(np.ascontiguousarray(dem[plane]), reaches, looped[plane])
-        return looped
+            loops.above_disk_mean(dem[plane], reaches, above[plane])
+        return above
     # Equal tiles: no sliver is transformed at the price of a whole tile.
     tile = [math.ceil(n / math.ceil(n / max(_FFT_TILE, 4 * b))) for n, b in zip(inner, box, strict=True)]
     side = tuple(scipy.fft.next_fast_len(t + b, real=True) for t, b in zip(tile, box, strict=True))

@@ -21,7 +21,7 @@ def above_disk_mean(heights: Any, reaches: Any, out: Any) -> None:
     Parameters
     ----------
     heights : numpy.ndarray
-        (y, x) float, NaN in voids.
+        (y, x) float32 or float64, not finite in voids.
     reaches : numpy.ndarray
         Pixels that each row of the disk reaches to either side of its middle, int64, an odd number of rows.
     out : numpy.ndarray
@@ -45,7 +45,7 @@ def above_disk_mean(heights: Any, reaches: Any, out: Any) -> None:
         known, found = 0.0, 0
         for x in range(width):
             z = heights[line, x]
-            if z == z:
+            if np.isfinite(z):
                 known += z
                 found += 1
             sums[place, x + 1] = known
@@ -89,7 +89,7 @@ def tangent_of_slope(heights: Any, spacing_y: Any, spacing_x: Any, out: Any) -> 
     Parameters
     ----------
     heights : numpy.ndarray
-        (y, x) float, NaN in voids.
+        (y, x) float32 or float64, NaN in voids.
     spacing_y, spacing_x : float
         Pixel size in metres, of the type of ``heights``.
     out : numpy.ndarray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from darts_xr.training.callbacks import STATE, KeepState, Report, Sheets, Waitin
 from darts_xr.training.draws import Batch, PatchDataset, plain_loader, steps_per_epoch, training_loader
 from darts_xr.training.module import SlumpModule
 from darts_xr.training.patches import PatchStore
-from darts_xr.training.processes import HushedProcess, Processes, hush
+from darts_xr.training.processes import SilentLightning, SpawnedDDP, silence_lightning
 from darts_xr.training.settings import Recipe
 
 log = logging.getLogger(__name__)
@@ -162,12 +163,12 @@ def fit(
         if recipe.patience is not None:
             callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
     if devices > 1:
-        callbacks.append(HushedProcess())
+        callbacks.append(SilentLightning())
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if on_gpu else "cpu",
             devices=devices,
-            strategy=Processes() if devices > 1 else "auto",
+            strategy=SpawnedDDP() if devices > 1 else "auto",
             precision=recipe.precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
@@ -188,11 +189,13 @@ def fit(
     with _quiet():
         try:
             trainer.fit(module, datamodule=_Data(lessons, recipe), ckpt_path=resume, weights_only=True)
-        except (
-            ProcessException
-        ) as error:  # of another process, whose own error is the last line of its traceback
-            told = str(error).strip().splitlines()[-1].removeprefix("darts_xr.errors.TrainingError: ")
-            raise TrainingError(f"{told} (process {error.error_index + 1} of {devices})") from error
+        except ProcessException as error:
+            # The last line of a process's traceback is its error; one that was killed has none.
+            told, own = re.subn(r"^darts_xr\.errors\.\w+: ", "", str(error).strip().splitlines()[-1])
+            advice = "" if own else f"; {folder} keeps its states, and the same call goes on from there"
+            raise TrainingError(
+                f"{'' if own else f'{member.name}: '}{told} (process {error.error_index + 1} of {devices}){advice}"
+            ) from error
     # Read back rather than asked of the trainer: where several processes trained, this one knows nothing.
     last = torch.load(state, map_location="cpu", weights_only=True)
     kept = torch.load(folder / BEST, map_location="cpu", weights_only=True) if scored else last
@@ -213,7 +216,7 @@ def _quiet() -> Iterator[None]:
     level = chatter.level
     try:
         with warnings.catch_warnings():
-            hush()
+            silence_lightning()
             yield
     finally:
         chatter.setLevel(level)

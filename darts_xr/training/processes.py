@@ -15,28 +15,26 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
-_chatter = logging.getLogger("pytorch_lightning")
 
-
-def hush() -> None:
+def silence_lightning() -> None:
     """Keep Lightning's advice, which is for those who write loops, out of the user's log."""
-    _chatter.setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|torch.utils.data|torch.optim")
 
 
-class HushedProcess(pl.Callback):
-    """Hush Lightning in a started process, which knows nothing of what was set in its parent."""
+class SilentLightning(pl.Callback):
+    """Silence Lightning in a started process, which knows nothing of what was set in its parent."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin."""
-        hush()
+        silence_lightning()
 
 
 class _Launcher(_MultiProcessingLauncher):
     """Lightning's own; by its home a started process knows that this module comes first."""
 
 
-class Processes(DDPStrategy):
+class SpawnedDDP(DDPStrategy):
     """Data parallel training in processes that are started, not forked: the parent may have used CUDA already."""
 
     def __init__(self) -> None:

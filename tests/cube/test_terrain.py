@@ -118,6 +118,28 @@ def test_edges_take_the_mean_of_what_is_inside() -> None:
     assert out[1, 1] == pytest.approx(5 - np.mean([5, 1, 4, 6, 9]), abs=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "float16", "float64", "int16"])
+def test_heights_may_be_of_any_type(dtype: str) -> None:
+    z = np.round(rough_terrain((40, 50)) / 8)  # float16 holds whole numbers up to 2048
+    z[np.isnan(z)] = 250
+    for kernel in (
+        lambda dem: relative_elevation(dem, 10.0, resolution=2.0),
+        lambda dem: slope(dem, resolution=2.0),
+    ):
+        out = kernel(z.astype(dtype))
+        assert out.dtype == np.float32
+        np.testing.assert_allclose(out, kernel(z.astype("float32")), atol=1e-4)
+
+
+def test_an_infinite_height_is_a_void_to_its_neighbours() -> None:
+    z = rough_terrain((40, 50))
+    void = z.copy()
+    z[20, 10], void[20, 10] = np.inf, np.nan
+    out, expected = (relative_elevation(dem, 10.0, resolution=2.0) for dem in (z, void))
+    out[20, 10] = np.nan
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_a_dem_without_any_height_stays_void() -> None:
     assert np.isnan(relative_elevation(np.full((20, 20), np.nan), 5.0, resolution=1.0)).all()
 

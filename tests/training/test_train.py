@@ -82,6 +82,12 @@ def test_a_configuration_becomes_checkpoints_that_tell_everything(tmp_path: Path
     again: list[str] = []
     assert train(config, out=tmp_path, say=again.append).checkpoints == trained.checkpoints
     assert not any("epoch" in line for line in again)
+    # Other scenes judge the epochs anew.
+    judged_anew: list[str] = []
+    train(
+        config | {"validation": {"sample": {"tundra": _worlds(52, 52)}}}, out=tmp_path, say=judged_anew.append
+    )
+    assert any("epoch 1" in line for line in judged_anew)
 
 
 def test_training_from_a_catalogue_with_labels(world: SampleWorld, tmp_path: Path):
