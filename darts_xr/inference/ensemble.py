@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from darts_xr.errors import CheckpointError, ParameterError, TilingError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import (
     divide_logits,
+    emulates_bfloat16,
     fold_batch_norm,
     keep_encoder_exact,
     preferred_device,
@@ -24,6 +26,8 @@ from darts_xr.inference.network import (
 )
 from darts_xr.markup import html_table
 from darts_xr.memory import keep_freed_memory
+
+log = logging.getLogger(__name__)
 
 BatchNorm = Literal["eval", "per-tile"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "bfloat16-all", "float16"]
@@ -274,6 +278,12 @@ def network_of(
     with _loading:  # two threads would otherwise load the same weights at the same time
         if key not in _networks:
             network = member.load_network()
+            if precision in ("bfloat16", "bfloat16-all") and emulates_bfloat16(where):
+                log.warning(
+                    "precision %r: this CPU has no bfloat16 arithmetic and takes about ten times as long with it as "
+                    "with float32",
+                    precision,
+                )
             if calibrated and member.temperature is not None:
                 divide_logits(network, member.temperature)
             if batch_norm == "per-tile":

@@ -14,6 +14,7 @@ from darts_xr.errors import MissingExtraError
 # Names load on first use: what trains needs the extra "train", and says so only when it is asked for.
 _HOMES = {
     "Augmentation": "settings",
+    "Crop": "settings",
     "Design": "settings",
     "Judgement": "judging",
     "LabelFile": "labels",
@@ -41,7 +42,6 @@ _HOMES = {
     "leave_one_out": "splits",
     "match_labels": "matching",
     "member_card": "cards",
-    "mine_hard": "mining",
     "open_patches": "patches",
     "plot_reliability": "judging",
     "read_labels": "labels",

@@ -15,14 +15,17 @@ import torch
 from darts_xr.cube import ndvi
 from darts_xr.inference.structured import VALID
 from darts_xr.planet.bands import IMAGE_BANDS
-from darts_xr.training.settings import Augmentation
+from darts_xr.training.mining import CELL
+from darts_xr.training.settings import Augmentation, Crop
 
 _REFLECTANCE = 10_000.0  # stored value of a reflectance of 1
 Planes = dict[str, torch.Tensor]
 
 
-def random_crop(planes: Planes, labels: torch.Tensor, side: int) -> tuple[Planes, torch.Tensor]:
-    """Cut a square out of each patch of a batch: near one of its slump pixels, anywhere in a patch without.
+def random_crop(
+    planes: Planes, labels: torch.Tensor, crop: Crop, hard: torch.Tensor | None = None
+) -> tuple[Planes, torch.Tensor]:
+    """Cut a square out of each patch of a batch: near a slump pixel, near hard ground, or anywhere.
 
     Parameters
     ----------
@@ -30,20 +33,23 @@ def random_crop(planes: Planes, labels: torch.Tensor, side: int) -> tuple[Planes
         Bands by name, each (patch, y, x).
     labels : torch.Tensor
         Labels, (patch, y, x).
-    side : int
-        Side of the squares, pixels; at most that of the patches.
+    crop : Crop
+        Side of the squares, and how often they lie where.
+    hard : torch.Tensor, optional
+        Hard ground, (patch, cell, cell) bool; see :func:`darts_xr.training.mining.hard_cells`.
 
     Returns
     -------
     tuple
         Bands and labels, (patch, side, side).
     """
+    side = crop.side
     room = torch.tensor(labels.shape[-2:]) - side
     corners = []
-    for patch in labels.cpu():
-        slump = (patch == 1).nonzero()
-        if len(slump):
-            pixel = slump[int(torch.randint(len(slump), ()))]
+    for number, patch in enumerate(labels.cpu()):
+        centres = _centres(patch, None if hard is None else hard[number], crop)
+        if len(centres):
+            pixel = centres[int(torch.randint(len(centres), ()))]
             # Up to a third of the side off the middle, so that slumps are seen near the edges as well.
             off = ((torch.rand(2) - 0.5) * side * 2 / 3).long()
             corners.append(torch.minimum((pixel - side // 2 + off).clamp_min(0), room).tolist())
@@ -59,6 +65,17 @@ def random_crop(planes: Planes, labels: torch.Tensor, side: int) -> tuple[Planes
         )
 
     return {name: cut(plane) for name, plane in planes.items()}, cut(labels)
+
+
+def _centres(labels: torch.Tensor, hard: torch.Tensor | None, crop: Crop) -> torch.Tensor:
+    """Pixels near which a crop of this patch may lie, (pixel, 2); none: anywhere."""
+    chance = float(torch.rand(()))
+    if chance < crop.anywhere:
+        return torch.empty((0, 2), dtype=torch.long)
+    if hard is not None and chance < crop.anywhere + crop.hard and hard.any():
+        middles = hard.nonzero() * CELL + CELL // 2
+        return torch.minimum(middles, torch.tensor(labels.shape) - 1)
+    return (labels == 1).nonzero()
 
 
 class Augment:

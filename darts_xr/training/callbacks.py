@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from darts_xr.training.burn import IGNORED
-from darts_xr.training.draws import Batch, PatchDataset, planes_of
-from darts_xr.training.module import SlumpModule
+from darts_xr.training.draws import Batch, PatchDataset, plain_loader, planes_of
+from darts_xr.training.mining import CELL, hard_cells
+from darts_xr.training.module import SlumpModule, scaled_input
 from darts_xr.training.patches import LABELS
 
+log = logging.getLogger(__name__)
 STATE = "state.ckpt"
 _ON_SHEET = 6
 _PICTURE = ("red", "green", "blue")
@@ -50,6 +54,46 @@ class KeepState(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After an epoch and its validation."""
         trainer.save_checkpoint(self.path)
+
+
+class Mine(Callback):
+    """Before one epoch, look through all patches for ground without slumps in which the network finds some.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Patches to look through, by their place in the table.
+    epoch : int
+        Before which epoch, from 0.
+    """
+
+    def __init__(self, rows: NDArray[np.integer], epoch: int) -> None:
+        self.rows, self.epoch = rows, epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look, where it is time; with several processes each looks through all, and the first writes.
+
+        Lightning does not call this for an epoch that goes on in its middle.
+        """
+        if trainer.current_epoch != self.epoch or not isinstance(pl_module, SlumpModule):
+            return
+        store, recipe = pl_module.store, pl_module.recipe
+        cells = np.zeros((len(store), -(-store.side // CELL), -(-store.side // CELL)), bool)
+        pl_module.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            for batch in plain_loader(store, self.rows, replace(recipe, workers=0)):
+                moved = {name: plane.to(pl_module.device) for name, plane in batch.items()}
+                logits = pl_module(scaled_input(planes_of(moved, store.layout), pl_module.member))
+                found = hard_cells(torch.sigmoid(logits[:, 0]), moved[LABELS])
+                cells[batch["row"].numpy()] = found.cpu().numpy()
+        pl_module.train()
+        pl_module.hard.keep(cells, write=trainer.is_global_zero)
+        log.info(
+            "%s: %d of %d patches hold ground that it takes for slumps",
+            pl_module.member.name,
+            cells.any(axis=(1, 2)).sum(),
+            len(self.rows),
+        )
 
 
 class Waiting(Callback):

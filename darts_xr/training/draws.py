@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from darts_xr.inference.structured import VALID
+from darts_xr.training.mining import HardGround
 from darts_xr.training.patches import PatchStore, kind_of
 from darts_xr.training.settings import Recipe, Sampling
 
@@ -74,29 +75,35 @@ class Draws(Sampler[int]):
 
     Parameters
     ----------
-    kinds : numpy.ndarray
-        Kind of each patch; see :func:`darts_xr.training.patches.kind_of`.
+    store : PatchStore
+        Where the patches lie.
+    rows : numpy.ndarray
+        Which of them, by their place in the table.
     recipe : Recipe
         Seed, shares and number.
     epoch, skip : int
         Where to begin.
     rank, world : int
         Number of this process and of all that train together; each gets another part of the same order.
+    hard : HardGround, optional
+        Asked when an epoch begins which patches are hard.
     """
 
     def __init__(
         self,
-        kinds: NDArray[np.str_],
+        store: PatchStore,
+        rows: NDArray[np.integer],
         recipe: Recipe,
         *,
+        hard: HardGround | None = None,
         epoch: int = 0,
         skip: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.kinds, self.recipe = kinds, recipe
+        self.store, self.rows, self.recipe, self.hard = store, rows, recipe, hard or HardGround()
         self.epoch, self.skip, self.rank, self.world = epoch, skip, rank, world
-        self.count = steps_per_epoch(len(kinds), recipe, world) * recipe.batch
+        self.count = steps_per_epoch(len(rows), recipe, world) * recipe.batch
 
     def __len__(self) -> int:
         return self.count
@@ -107,9 +114,8 @@ class Draws(Sampler[int]):
             self.epoch, self.skip = epoch, 0
 
     def __iter__(self) -> Iterator[int]:
-        order = draw(
-            self.kinds, self.count * self.world, self.recipe.sampling, [self.recipe.seed, self.epoch]
-        )
+        kinds = kind_of(self.store.table.iloc[self.rows], self.hard.patches(self.rows))
+        order = draw(kinds, self.count * self.world, self.recipe.sampling, [self.recipe.seed, self.epoch])
         mine = order[self.rank :: self.world][self.skip :]
         return iter(mine.tolist())
 
@@ -145,10 +151,10 @@ def _passes(rows: NDArray[np.integer], count: int, rng: np.random.Generator) -> 
 
 
 def training_loader(
-    store: PatchStore, rows: NDArray[np.integer], recipe: Recipe, **place: int
+    store: PatchStore, rows: NDArray[np.integer], recipe: Recipe, **options: Any
 ) -> DataLoader[Batch]:
-    """Batches of one epoch after the other; ``place`` goes to :class:`Draws`."""
-    draws = Draws(kind_of(store.table.iloc[rows]), recipe, **place)
+    """Batches of one epoch after the other; ``options`` go to :class:`Draws`."""
+    draws = Draws(store, rows, recipe, **options)
     return _loader(PatchDataset(store, rows), recipe, sampler=draws, drop_last=True)
 
 

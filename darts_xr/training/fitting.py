@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader
 
 from darts_xr.errors import PatchError, TrainingError
 from darts_xr.inference import Checkpoint
-from darts_xr.training.callbacks import STATE, KeepState, Report, Sheets, Waiting
+from darts_xr.inference.network import emulates_bfloat16, preferred_device
+from darts_xr.training.callbacks import STATE, KeepState, Mine, Report, Sheets, Waiting
 from darts_xr.training.draws import Batch, PatchDataset, plain_loader, steps_per_epoch, training_loader
+from darts_xr.training.mining import HardGround
 from darts_xr.training.module import SlumpModule
 from darts_xr.training.patches import PatchStore
 from darts_xr.training.processes import SilentLightning, SpawnedDDP, silence_lightning
@@ -33,6 +35,7 @@ from darts_xr.training.settings import Recipe
 
 log = logging.getLogger(__name__)
 BEST = "best.ckpt"
+HARD = "hard.npy"
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,16 @@ class Lessons:
 class _Data(pl.LightningDataModule):
     """Loaders that begin where the training is."""
 
-    def __init__(self, lessons: Lessons, recipe: Recipe) -> None:
+    def __init__(self, lessons: Lessons, recipe: Recipe, hard: HardGround) -> None:
         super().__init__()
-        self.lessons, self.recipe = lessons, recipe
+        self.lessons, self.recipe, self.hard = lessons, recipe, hard
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
         assert trainer is not None  # Lightning sets it before it asks for batches
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         return training_loader(
-            self.lessons.store, self.lessons.rows, self.recipe, epoch=trainer.current_epoch,
+            self.lessons.store, self.lessons.rows, self.recipe, hard=self.hard, epoch=trainer.current_epoch,
             skip=done * self.recipe.batch, rank=trainer.global_rank, world=trainer.world_size,
         )  # fmt: skip
 
@@ -116,8 +119,8 @@ def fit(
     Returns
     -------
     dict
-        Record for the checkpoint's header: recipe, scores of each epoch, the epoch that was chosen. ``network`` has the
-        weights of that epoch and is in evaluation mode.
+        Record for the checkpoint's header: recipe, the precision that the device allowed, scores of each epoch, the
+        epoch that was chosen. ``network`` has the weights of that epoch and is in evaluation mode.
 
     Raises
     ------
@@ -136,12 +139,21 @@ def fit(
     --------
     >>> record = fit(network, member, Lessons(store, rows), Recipe(), "training/tcvis")  # doctest: +SKIP
     """
-    check_lessons(member, lessons, crop=recipe.crop)
+    check_lessons(member, lessons, crop=recipe.crop.side if recipe.crop else None)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     on_gpu = torch.cuda.is_available()
+    precision = recipe.precision
+    if precision == "bf16-mixed" and emulates_bfloat16(preferred_device()):
+        precision = "32-true"
+        log.warning(
+            "%s trains in float32: this CPU has no bfloat16 arithmetic, and %s would take ten times as long",
+            member.name,
+            recipe.precision,
+        )
     steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
-    module = SlumpModule(network, member, recipe, lessons.store, steps=steps)
+    hard = HardGround(folder / HARD)
+    module = SlumpModule(network, member, recipe, lessons.store, steps=steps, hard=hard)
     scored = lessons.validation is not None
     teller = Report(folder, report)
     callbacks: list[Any] = [teller, KeepState(folder, recipe.keep_every), Waiting()]
@@ -162,6 +174,9 @@ def fit(
         ]
         if recipe.patience is not None:
             callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
+    if recipe.mine_after is not None:
+        epoch = max(1, round(recipe.mine_after * recipe.epochs))
+        callbacks.insert(0, Mine(lessons.rows, epoch))  # before the time is taken that steps wait
     if devices > 1:
         callbacks.append(SilentLightning())
     with _quiet():
@@ -169,7 +184,7 @@ def fit(
             accelerator="gpu" if on_gpu else "cpu",
             devices=devices,
             strategy=SpawnedDDP() if devices > 1 else "auto",
-            precision=recipe.precision,
+            precision=precision,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip,
             callbacks=callbacks,
@@ -188,7 +203,7 @@ def fit(
         log.info("%s goes on from %s", member.name, resume)
     with _quiet():
         try:
-            trainer.fit(module, datamodule=_Data(lessons, recipe), ckpt_path=resume, weights_only=True)
+            trainer.fit(module, datamodule=_Data(lessons, recipe, hard), ckpt_path=resume, weights_only=True)
         except ProcessException as error:
             # The last line of a process's traceback is its error; one that was killed has none.
             told, own = re.subn(r"^darts_xr\.errors\.\w+: ", "", str(error).strip().splitlines()[-1])
@@ -203,6 +218,7 @@ def fit(
     network.to("cpu").eval()
     return {
         "recipe": asdict(recipe),
+        "precision": precision,
         "history": last["callbacks"][teller.state_key]["history"],
         "chosen_epoch": int(kept["epoch"]) + 1,
         "threads": torch.get_num_threads(),

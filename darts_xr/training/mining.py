@@ -1,58 +1,84 @@
-"""Ground that fools a network: patches without slumps in which it finds some."""
+"""Hard ground: where a network finds slumps that are none, in cells of a few pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from darts_xr.atomic import write_atomic
-from darts_xr.inference import Checkpoint
-from darts_xr.inference.network import preferred_device
-from darts_xr.training.draws import plain_loader, planes_of
-from darts_xr.training.module import scaled_input
-from darts_xr.training.patches import LABELS, TABLE, PatchStore
-from darts_xr.training.settings import Recipe
 
+CELL = 8  # px, side of a cell
 _THRESHOLD = 0.5
 
 
-def mine_hard(store: PatchStore, members: Sequence[Checkpoint], *, min_pixels: int = 32) -> PatchStore:
-    """Mark patches without slumps in which networks find some, for ``Sampling.hard``.
+def hard_cells(p: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Find the cells of which a network wrongly takes half or more for a slump.
 
     Parameters
     ----------
-    store : PatchStore
-        Patches.
-    members : sequence of Checkpoint
-        Networks, whose mean probability counts.
-    min_pixels : int
-        False pixels from which on a patch is hard; by default the smallest object of a detection.
+    p : torch.Tensor
+        Probability, (patch, y, x).
+    labels : torch.Tensor
+        Labels, (patch, y, x): 1 slump, 0 none, 255 unknown.
 
     Returns
     -------
-    PatchStore
-        With a column ``hard`` in its table, which is also written to disk.
+    torch.Tensor
+        Cells, (patch, y / 8, x / 8) bool. Those in and beside a slump are none: its rim is uncertain.
 
     Examples
     --------
-    >>> store = mine_hard(store, load_ensemble("demo").members)  # doctest: +SKIP
+    >>> import torch
+    >>> hard_cells(torch.ones(1, 32, 32), torch.zeros(1, 32, 32)).shape
+    torch.Size([1, 4, 4])
     """
-    device = preferred_device()
-    networks = [m.load_network().to(device, memory_format=torch.channels_last) for m in members]  # type: ignore[call-overload]
-    rows = np.flatnonzero(store.table["n_positive"].to_numpy() == 0)
-    wrong = np.zeros(len(store), int)
-    with torch.inference_mode():
-        for batch in plain_loader(store, rows, Recipe()):
-            planes = planes_of({key: value.to(device) for key, value in batch.items()}, store.layout)
-            votes = [
-                torch.sigmoid(n(scaled_input(planes, m))[:, 0])
-                for n, m in zip(networks, members, strict=True)
-            ]
-            found = (torch.stack(votes).mean(0) >= _THRESHOLD) & (batch[LABELS].to(device) == 0)
-            wrong[batch["row"].numpy()] = found.sum((1, 2)).cpu().numpy()
-    table = store.table.assign(hard=wrong >= min_pixels)
-    write_atomic(store.path / TABLE, lambda part: table.to_parquet(part))
-    return replace(store, table=table)
+    wrong = ((p >= _THRESHOLD) & (labels == 0)).float()[:, None]
+    slump = (labels == 1).float()[:, None]
+    share = functional.avg_pool2d(wrong, CELL, ceil_mode=True)
+    near = functional.max_pool2d(functional.max_pool2d(slump, CELL, ceil_mode=True), 3, stride=1, padding=1)
+    return ((share >= 0.5) & (near == 0))[:, 0]
+
+
+class HardGround:
+    """Hard cells of all patches of a store; none until they were looked for.
+
+    Parameters
+    ----------
+    path : pathlib.Path, optional
+        File that keeps them, for a training that goes on; read where it exists.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._packed: NDArray[np.uint8] | None = None  # a bit a cell, along x
+        if path is not None and path.is_file():
+            self._packed = np.load(path, allow_pickle=False)
+
+    def keep(self, cells: NDArray[np.bool_], *, write: bool = True) -> None:
+        """Take the cells of all patches, (patch, y, x) bool, and write them to the file."""
+        self._packed = packed = np.packbits(cells, axis=-1)
+        if self.path is not None and write:
+            write_atomic(self.path, lambda part: _save(part, packed))
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """Cells of some patches, (patch, y, x) bool."""
+        if self._packed is None:
+            return None
+        some = self._packed[rows.cpu().numpy()]
+        return torch.from_numpy(np.unpackbits(some, axis=-1, count=some.shape[1]).astype(bool))
+
+    def patches(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of some patches have any."""
+        if self._packed is None:
+            return np.zeros(len(rows), bool)
+        found: NDArray[np.bool_] = self._packed[rows].any(axis=(1, 2))
+        return found
+
+
+def _save(path: str | Path, array: NDArray[np.uint8]) -> None:
+    with open(path, "wb") as file:
+        np.save(file, array)

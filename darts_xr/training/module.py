@@ -24,6 +24,7 @@ from darts_xr.inference.structured import VALID
 from darts_xr.training.augmentation import Augment, random_crop
 from darts_xr.training.burn import IGNORED
 from darts_xr.training.draws import Batch, planes_of
+from darts_xr.training.mining import HardGround
 from darts_xr.training.patches import LABELS, PatchStore
 from darts_xr.training.settings import Recipe
 
@@ -98,16 +99,26 @@ class SlumpModule(pl.LightningModule):
         Where batches come from; names the bands in them.
     steps : int
         Steps of the whole training, for schedules that know their end.
+    hard : HardGround, optional
+        What was mined; see ``Recipe.mine_after``.
     """
 
     def __init__(
-        self, network: nn.Module, member: Checkpoint, recipe: Recipe, store: PatchStore, *, steps: int
+        self,
+        network: nn.Module,
+        member: Checkpoint,
+        recipe: Recipe,
+        store: PatchStore,
+        *,
+        steps: int,
+        hard: HardGround | None = None,
     ) -> None:
         super().__init__()
         self.steps = steps
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.member, self.recipe, self.store = member, recipe, store
         self.loss = SlumpLoss(recipe)
+        self.hard = hard or HardGround()
         self.augment = Augment(recipe.augmentation)
         self.scores = pixel_scores()
         self.mean_loss = MeanMetric()
@@ -121,7 +132,7 @@ class SlumpModule(pl.LightningModule):
         torch.manual_seed(hash((self.recipe.seed, self.global_step, self.global_rank)) % 2**63)
         planes, labels = planes_of(batch, self.store.layout), batch[LABELS]
         if self.recipe.crop is not None:
-            planes, labels = random_crop(planes, labels, self.recipe.crop)
+            planes, labels = random_crop(planes, labels, self.recipe.crop, self.hard.of(batch["row"]))
         planes, labels, kept = self.augment(planes, labels)
         logits = self(scaled_input(planes, self.member) * kept[:, None])
         loss: torch.Tensor = self.loss(logits.float(), labels)

@@ -380,8 +380,7 @@ def open_patches(path: str | os.PathLike[str]) -> PatchStore:
     return PatchStore(path, table, int(attrs["patching"]["side"]), layout)
 
 
-def kind_of(table: pd.DataFrame) -> NDArray[np.str_]:
-    """Tell of each patch whether it is ``"positive"``, ``"hard"`` (mined) or ``"empty"``."""
-    hard = table["hard"].to_numpy(bool) if "hard" in table else np.zeros(len(table), bool)
+def kind_of(table: pd.DataFrame, hard: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """Tell of each patch whether it is ``"positive"``, ``"hard"`` (no slump, a network found some) or ``"empty"``."""
     positive = table["n_positive"].to_numpy() > 0
     return np.where(positive, "positive", np.where(hard, "hard", "empty"))

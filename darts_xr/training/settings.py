@@ -106,18 +106,51 @@ class Sampling:
     Parameters
     ----------
     positive, empty, hard : float
-        Share of patches with slumps, of others, and of patches that mining found hard.
+        Share of patches with slumps, of others, and of others in which the network found some; see
+        ``Recipe.mine_after``.
     """
 
     positive: float = 0.5
-    empty: float = 0.25
-    hard: float = 0.25
+    empty: float = 0.5
+    hard: float = 0.0
 
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         if min(self.positive, self.empty, self.hard) < 0 or self.positive + self.empty + self.hard <= 0:
             raise SettingsError(f"sampling takes shares of 0 or more, not all 0; got {self}")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of each patch that a step sees, drawn anew each time.
+
+    Parameters
+    ----------
+    side : int
+        Side, pixels; a multiple of the network's stride, at most the side of a patch.
+    hard : float
+        Share that is drawn around ground without slumps in which the network found some, in patches that have such;
+        see ``Recipe.mine_after``.
+    anywhere : float
+        Share that is drawn anywhere in the patch; so is all that has nothing to be drawn around.
+
+    Notes
+    -----
+    What is left to 1 is drawn around a slump pixel.
+    """
+
+    side: int
+    hard: float = 0.0
+    anywhere: float = 0.0
+
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or min(self.hard, self.anywhere) < 0 or self.hard + self.anywhere > 1:
+            raise SettingsError(
+                f"crop takes a side of 1 px or more and shares of 0 or more that sum to 1 at most, got {self}"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,9 +190,11 @@ class Recipe:
         Patches drawn in an epoch; by default each patch eight times, as the code did.
     sampling : Sampling, optional
         Shares of what is drawn; by default every patch as often as any other.
-    crop : int, optional
-        Side in pixels of the part of each patch that a step sees, drawn anew each time: around one of its slump pixels,
-        where it has some. By default the whole patch, which is also what validation sees.
+    crop : Crop, optional
+        The part of each patch that a step sees. By default the whole patch, which is also what validation sees.
+    mine_after : float, optional
+        Share of the epochs after which the network looks through all patches for ground without slumps in which it
+        finds some, for the shares called ``hard`` in ``sampling`` and ``crop``. By default it never does.
     loss : dict
         Losses of segmentation-models-pytorch and their weights.
     gamma : float
@@ -171,7 +206,8 @@ class Recipe:
     decay : float
         See ``schedule``.
     precision : {"32-true", "bf16-mixed", "16-mixed"}
-        Of the training steps; validation is in float32 always.
+        Of the training steps; validation is in float32 always. A CPU that has no bfloat16 trains in float32, and says
+        so.
     clip : float, optional
         Largest norm of the gradients.
     patience : int, optional
@@ -192,7 +228,8 @@ class Recipe:
     batch: int = 4
     patches_per_epoch: int | None = None
     sampling: Sampling | None = None
-    crop: int | None = None
+    crop: Crop | None = None
+    mine_after: float | None = None
     loss: dict[Loss, float] = field(default_factory=lambda: {"focal": 1.0}, hash=False)
     gamma: float = 2.0
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -219,8 +256,16 @@ class Recipe:
             raise SettingsError(
                 f"patches_per_epoch is {self.patches_per_epoch}, less than one batch of {self.batch}"
             )
-        if self.crop is not None and self.crop < 1:
-            raise SettingsError(f"crop must be 1 px or more, got {self.crop}")
+        if self.mine_after is not None and not 0 < self.mine_after < 1:
+            raise SettingsError(
+                f"mine_after must be a share of the epochs between 0 and 1, got {self.mine_after}"
+            )
+        hard = max(self.crop.hard if self.crop else 0.0, self.sampling.hard if self.sampling else 0.0)
+        if (self.mine_after is None) != (hard == 0):
+            raise SettingsError(
+                "hard ground is looked for if mine_after says when, and drawn if sampling.hard or crop.hard give it a "
+                f"share; got mine_after {self.mine_after} and shares of at most {hard}"
+            )
         if not self.learning_rate > 0:
             raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not self.loss or min(self.loss.values()) < 0:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from darts_xr.training import Lessons, Recipe, fit, open_patches
+from darts_xr.training import Crop, Lessons, Recipe, Sampling, fit, open_patches
 from darts_xr.training.module import SlumpModule
 from tests.training.lessons import member_of
 
@@ -46,7 +46,9 @@ def run(
             schedule="one-cycle",
             precision="bf16-mixed",
             keep_every=2,
-            crop=48,
+            crop=Crop(48, hard=0.3, anywhere=0.2),
+            sampling=Sampling(0.5, 0.25, 0.25),
+            mine_after=0.5,
         )
         fit(network, member, Lessons(store, store.rows, unseen, np.arange(4)), recipe, root / name)
     finally:

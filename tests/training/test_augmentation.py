@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_xr.errors import SettingsError
-from darts_xr.training import Augmentation
+from darts_xr.training import Augmentation, Crop
 from darts_xr.training.augmentation import Augment, random_crop
 
 OFF = {
@@ -135,7 +135,7 @@ def test_a_crop_takes_bands_and_labels_of_the_same_place_and_shows_a_slump(seed:
     labels[1, 5, 30] = 1  # one slump pixel, near an edge
     place = torch.arange(32 * 32, dtype=torch.float32).reshape(32, 32).expand(len(labels), -1, -1)
     torch.manual_seed(seed)
-    cut, known = random_crop(planes | {"place": place}, labels, side)
+    cut, known = random_crop(planes | {"place": place}, labels, Crop(side))
     assert known.shape == (len(labels), side, side)
     assert all(plane.shape == known.shape for plane in cut.values())
     assert bool((known[1] == 1).any())
@@ -147,10 +147,28 @@ def test_a_crop_takes_bands_and_labels_of_the_same_place_and_shows_a_slump(seed:
         assert torch.equal(cut["place"][number], place[where])
 
 
+def test_crops_lie_around_slumps_hard_ground_and_anywhere_in_the_shares_asked_for():
+    labels = torch.zeros(200, 64, 64, dtype=torch.uint8)
+    labels[:, 4, 4] = 1
+    hard = torch.zeros(200, 8, 8, dtype=torch.bool)
+    hard[:100, 7, 0] = True
+    torch.manual_seed(0)
+    row = torch.arange(64.0)[:, None].expand(200, 64, 64)
+    cut, known = random_crop({"row": row}, labels, Crop(8, hard=0.5, anywhere=0.2), hard)
+    around_slump = (known == 1).flatten(1).any(1)
+    around_hard = cut["row"][:, -1, 0] > 53
+    assert 0.15 < around_slump[:100].float().mean() < 0.45
+    assert 0.4 < around_hard[:100].float().mean() < 0.7
+    assert 0.7 < around_slump[100:].float().mean() < 0.95
+    assert not (around_slump & around_hard).any()
+    no_slump, _ = random_crop({"row": row}, labels * 0, Crop(8, hard=0.5), None)
+    assert len(set(no_slump["row"][:, 0, 0].tolist())) > 40
+
+
 def test_crops_of_a_patch_are_drawn_anew():
     _, labels = _planes(3)
     labels[:] = 0
     torch.manual_seed(0)
     place = {"place": torch.arange(32 * 32, dtype=torch.float32).reshape(32, 32).expand(len(labels), -1, -1)}
-    corners = {float(random_crop(place, labels, 8)[0]["place"][0, 0, 0]) for _ in range(20)}
+    corners = {float(random_crop(place, labels, Crop(8))[0]["place"][0, 0, 0]) for _ in range(20)}
     assert len(corners) > 10

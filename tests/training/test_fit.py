@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,22 +15,24 @@ import torch
 
 import darts_xr as dx
 from darts_xr.errors import PatchError, TrainingError
-from darts_xr.inference import Architecture, Checkpoint, load_ensemble, save_checkpoint
+from darts_xr.inference import Architecture, load_ensemble, save_checkpoint
 from darts_xr.training import (
     Augmentation,
+    Crop,
     LabelledScene,
     Lessons,
     Patching,
     PatchStore,
     Recipe,
+    Sampling,
     Start,
     first_weights,
     fit,
-    mine_hard,
     write_patches,
 )
 from darts_xr.training.draws import plain_loader
 from darts_xr.training.fitting import check_lessons
+from darts_xr.training.mining import HardGround
 from darts_xr.training.module import SlumpLoss, SlumpModule, pixel_scores
 from tests.training import killed
 from tests.training.lessons import BANDS, labelled_scene, member_of, small_store
@@ -111,11 +114,39 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Pa
 
     # States were kept after every second step and every fifth, the end of an epoch: it goes on in one, at its end,
     # and in the last.
-    for at in (5, 6, 14):
+    for at in (5, 6, 10, 14):
         with pytest.raises(killed.StoppedError):
             killed.run(tmp_path, "killed", at, stop)
     resumed = killed.run(tmp_path, "killed")
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize("vector", ["avx2", "avx512_bf16"])
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+    tmp_path: Path,
+    store: PatchStore,
+    vector: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", vector: True})
+    kinds: list[torch.dtype] = []
+    member = member_of()
+    network = member.architecture.build()
+    network.segmentation_head.register_forward_hook(lambda *given: kinds.append(given[2].dtype))
+    recipe = Recipe(
+        epochs=1, batch=2, patches_per_epoch=2, precision="bf16-mixed", augmentation=Augmentation(p=0.0)
+    )
+    record = fit(network, member, Lessons(store, store.rows), recipe, tmp_path / vector)
+    said = [r.getMessage() for r in caplog.records if "trains in float32" in r.getMessage()]
+    if vector == "avx2":
+        assert record["precision"] == "32-true"
+        assert set(kinds) == {torch.float32}
+        assert len(said) == 1
+    else:
+        assert record["precision"] == "bf16-mixed"
+        assert set(kinds) == {torch.bfloat16}
+        assert not said
 
 
 def test_predictions_of_the_trainer_equal_those_of_the_engine(tmp_path: Path):
@@ -242,18 +273,41 @@ def test_an_encoder_starts_from_a_file_of_photographs(tmp_path: Path):
     assert first_weights(network, member, Start()) == "random"
 
 
-def test_patches_that_fool_a_network_are_marked(tmp_path: Path):
-    store = small_store(tmp_path / "p.zarr", (0,))
-    empty = LabelledScene(labelled_scene(9).scene, labelled_scene(9).outlines.iloc[:0])
-    store = write_patches([labelled_scene(0), empty], tmp_path / "p.zarr", patching=Patching(64), bands=BANDS)
-    member = member_of()
-    network = member.architecture.build()
-    with torch.no_grad():
-        network.segmentation_head[0].weight.zero_()
-        network.segmentation_head[0].bias.fill_(5.0)  # sees slumps everywhere
-    saved: Checkpoint = save_checkpoint(
-        tmp_path / "toy.safetensors", network, name="toy", architecture=member.architecture, bands=member.bands,
-        tile=64, margin=8, training={}, licence="test",
+def test_ground_that_fools_a_network_is_looked_for_once_and_drawn_from_then_on(tmp_path: Path):
+    labelled = labelled_scene(0)
+    bright = labelled_scene(9)  # as bright as slumps, and none by its labels
+    fooling = LabelledScene(bright.scene, bright.outlines.iloc[:0])
+    store = write_patches([labelled, fooling], tmp_path / "p.zarr", patching=Patching(64), bands=BANDS)
+    recipe = Recipe(
+        epochs=4, batch=4, patches_per_epoch=160, learning_rate=0.01, augmentation=Augmentation(p=0.0),
+        sampling=Sampling(0.9, 0.0, 0.1), crop=Crop(32, hard=1.0), mine_after=0.5,
     )  # fmt: skip
-    mined = mine_hard(store, [saved])
-    assert (mined.table["hard"] == (store.table["n_positive"] == 0)).all()
+    seen: list[tuple[int, np.ndarray]] = []
+    plain = SlumpModule.training_step
+
+    def step(self: SlumpModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        seen.append((self.current_epoch, batch["row"].numpy()))
+        return plain(self, batch, batch_idx)
+
+    SlumpModule.training_step = step  # type: ignore[method-assign]
+    try:
+        member = member_of()
+        torch.manual_seed(0)
+        fit(member.architecture.build(), member, Lessons(store, store.rows), recipe, tmp_path / "run")
+    finally:
+        SlumpModule.training_step = plain  # type: ignore[method-assign]
+    empty = store.table["n_positive"].to_numpy() == 0
+    drawn = {e: np.concatenate([rows for at, rows in seen if at == e]) for e in range(4)}
+    assert not empty[
+        np.concatenate([drawn[0], drawn[1]])
+    ].any()  # no share for empty ground, none known to be hard
+    for epoch in (2, 3):
+        assert np.isclose(empty[drawn[epoch]].mean(), 0.1, atol=0.02)
+    hard = HardGround(tmp_path / "run" / "hard.npy")
+    assert set(drawn[2][empty[drawn[2]]]) <= set(np.flatnonzero(hard.patches(store.rows)))
+    cells = hard.of(torch.arange(len(store)))
+    assert cells is not None
+    red = torch.from_numpy(store.arrays()["uint16"][:, 0].read().result().astype("f4"))
+    bright_cells = torch.nn.functional.avg_pool2d(red[:, None], 8)[:, 0] > 1200
+    assert bright_cells[cells].float().mean() > 0.9  # the bright squares, not the dark ground
+    assert bright_cells[cells & torch.from_numpy(empty)[:, None, None]].float().mean() > 0.9

@@ -160,8 +160,7 @@ def test_draws_hold_the_shares_and_show_every_patch(tmp_path: Path):
     assert len(none_hard) == 100
     assert sorted(draw(kinds, 28, None, [0]).tolist()) == list(range(28))
     store = small_store(tmp_path / "p.zarr", (0,))
-    table = store.table.assign(hard=True)
-    assert set(kind_of(table)) <= {"positive", "hard"}
+    assert set(kind_of(store.table, np.ones(len(store), bool))) <= {"positive", "hard"}
     with pytest.raises(SettingsError, match="not all 0"):
         Sampling(0, 0, 0)
 
