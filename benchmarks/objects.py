@@ -93,10 +93,12 @@ def make_level1(n: int, seed: int = 2) -> gpd.GeoDataFrame:
     year = 2018 + rng.choice(6, n, p=[0.04, 0.05, 0.06, 0.25, 0.3, 0.3])
     day = rng.integers(1, 29, n)
     date = [f"{a}-08-{b:02d}" for a, b in zip(year.tolist(), day.tolist(), strict=True)]
+    shapes = shapely.polygons(np.stack([x, y], axis=-1))
+    centre = shapely.get_coordinates(shapely.centroid(shapes)).tolist()
     return gpd.GeoDataFrame(
         {
             "id": np.arange(1, n + 1),
-            "id_geohash": [geohash.encode(b, a, 12) for a, b in zip(x[:, 0].tolist(), y[:, 0].tolist(), strict=True)],
+            "id_geohash": [geohash.encode(b, a, 12) for a, b in centre],
             "date": date,
             "year": year.astype(np.int64),
             "image_source": "PlanetScope (synthetic)",
@@ -107,7 +109,7 @@ def make_level1(n: int, seed: int = 2) -> gpd.GeoDataFrame:
             "DARTS_AI_model_version": "synthetic",
             "DARTS_AI_model_threshold": "0.5",
         },
-        geometry=shapely.polygons(np.stack([x, y], axis=-1)),
+        geometry=shapes,
         crs="EPSG:4326",
     )  # fmt: skip
 

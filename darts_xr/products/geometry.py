@@ -93,12 +93,15 @@ def _fixed_point(degrees: NDArray[np.float64], half: float) -> NDArray[np.uint64
 
 
 def stable_ids(
-    owners: Sequence[str], places: Sequence[str], shapes: NDArray[np.object_]
+    owners: Sequence[str],
+    places: Sequence[str],
+    shapes: NDArray[np.object_],
+    wanted: NDArray[np.integer] | None = None,
 ) -> NDArray[np.int64]:
     """Numbers that features keep whatever other features there are: made from the owner's name and the place alone.
 
-    Of 53 bits, which all readers of numbers hold exactly. Features of one owner whose centroids have one geohash, such
-    as a slump inside a ring, are told apart by the order of their outlines.
+    Of all features, or of those that are wanted. Of 53 bits, which all readers of numbers hold exactly. Features of one
+    owner whose centroids share a geohash, such as a slump inside a ring, are told apart by the order of their outlines.
     """
     keys = np.array([f"{owner}:{place}" for owner, place in zip(owners, places, strict=True)], object)
     again = np.flatnonzero(pd.Series(keys).duplicated(keep=False))
@@ -107,8 +110,10 @@ def stable_ids(
         order = ties.sort_values(["key", "wkb"], kind="stable")
         rank = order.groupby("key").cumcount().sort_index().to_numpy()
         keys[again] = [f"{key}:{n}" for key, n in zip(ties["key"], rank, strict=True)]
-    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-    return np.array([1 + (int.from_bytes(d[:8], "big") >> 11) for d in digests], np.int64)
+    asked = keys if wanted is None else keys[wanted]
+    digests = b"".join([hashlib.sha256(key.encode()).digest() for key in asked.tolist()])
+    begins = np.frombuffer(digests, ">u8").reshape(-1, 4)[:, 0]
+    return 1 + (begins >> np.uint64(11)).astype(np.int64)
 
 
 def valid_polygons(frame: gpd.GeoDataFrame, name: Callable[[int], str]) -> tuple[gpd.GeoDataFrame, list[str]]:

@@ -220,9 +220,10 @@ def merge_level1(frames: Iterable[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     return out
 
 
-def row_ids(level1: gpd.GeoDataFrame) -> NDArray[np.int64]:
-    """Ids of Level 1 rows that depend on image and place alone."""
-    return stable_ids(level1["image_id"].tolist(), level1["id_geohash"].tolist(), level1.geometry.to_numpy())
+def row_ids(level1: gpd.GeoDataFrame, wanted: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+    """Ids of Level 1 rows that depend on image and place alone; of some rows, by their places, or of all."""
+    owners, places = level1["image_id"].tolist(), level1["id_geohash"].tolist()
+    return stable_ids(owners, places, level1.geometry.to_numpy(), wanted)
 
 
 def describe_dataset(level1: gpd.GeoDataFrame, *, version: str, information: str) -> gpd.GeoDataFrame:

@@ -167,22 +167,29 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     group = overlap_groups(rows.geometry.to_numpy(), rows["year"].to_numpy(), touching)
     shapes = union_by_group(rows.geometry.to_numpy(), group)
 
-    # Dates as numbers in their order: texts are slow to group.
-    day, days = pd.factorize(rows["date"], sort=True)
-    members = pd.DataFrame({"day": day, "year": rows["year"].to_numpy()}).groupby(group, sort=True)
     n = len(shapes)
     count = np.bincount(group, minlength=n)
+    # Members of each group by date, image and id. Dates and images as numbers in their order: texts are slow to sort.
+    day, days = pd.factorize(rows["date"], sort=True)
+    order = _by_date(rows, group, day)
+    first = np.cumsum(count) - count
+    earliest, latest = order[first], order[first + count - 1]
+    another = np.append(True, np.diff(day[order]) != 0)
+    another[first] = True
+    texts = rows["id_geohash"].to_numpy(object)[earliest]  # of a polygon that stayed as it is
+    anew = (count > 1) | bool(repaired)
+    texts[anew] = geohashes(shapes[anew])
     columns: dict[str, Any] = {
-        "id": _first_ids(rows, group, n),
-        "id_geohash": as_text(geohashes(shapes)),
-        "year": members["year"].first().to_numpy(np.int64),
+        "id": row_ids(rows, earliest),
+        "id_geohash": as_text(texts),
+        "year": rows["year"].to_numpy(np.int64)[earliest],
         **area_columns(gpd.GeoSeries(shapes, crs="EPSG:4326")),
         "image_source": _joined(rows["image_source"], group, n),
         "n_features_level1": count,
         "id_geohash_level1": _joined(rows["id_geohash"], group, n),
-        "earliest_date": as_text(days[members["day"].min()]),
-        "latest_date": as_text(days[members["day"].max()]),
-        "n_unique_dates": members["day"].nunique().to_numpy(np.int64),
+        "earliest_date": as_text(days[day[earliest]]),
+        "latest_date": as_text(days[day[latest]]),
+        "n_unique_dates": np.bincount(group[order], another, n).astype(np.int64),
         "pval_mean_of_mean_level1": np.bincount(group, rows["pval_mean"], n) / count,
         "pval_mean_of_max_level1": np.bincount(group, rows["pval_max"], n) / count,
         "DARTS_dataset_version": _joined(rows["DARTS_dataset_version"], group, n),
@@ -272,13 +279,26 @@ def _ordered(features: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return out[list(LEVEL2_COLUMNS)]
 
 
-def _first_ids(rows: gpd.GeoDataFrame, group: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Id of each group's earliest row."""
-    ids = row_ids(rows)
-    order = _order(rows[["date", "image_id"]].assign(id=ids))[::-1]
-    first = np.empty(n, np.int64)
-    first[group[order]] = ids[order]  # the last one written is the earliest
-    return first
+def _by_date(rows: gpd.GeoDataFrame, group: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order rows by group, and within a group by date, image and id."""
+    order = np.lexsort((day, group))
+    image, ids = np.zeros((2, len(rows)), np.int64)
+    # Two members of one day, and two of one image, are rare; texts are slow to sort, and ids to make.
+    if (tied := order[_like_a_neighbour(order, group, day)]).size:
+        image[tied] = pd.factorize(rows["image_id"].iloc[tied], sort=True)[0]
+        order = np.lexsort((image, day, group))
+        if (tied := order[_like_a_neighbour(order, group, day, image)]).size:
+            ids[tied] = row_ids(rows, tied)
+            order = np.lexsort((ids, image, day, group))
+    return order
+
+
+def _like_a_neighbour(order: NDArray[np.int64], *keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of ordered rows have the same keys as the row before or after."""
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for key in keys:
+        same &= np.diff(key[order]) == 0
+    return np.append(same, False)[: len(order)] | np.append(False, same)[: len(order)]
 
 
 def _information(rows: gpd.GeoDataFrame) -> pd.Series[str]:
@@ -329,9 +349,12 @@ def _check_dates(level1: gpd.GeoDataFrame) -> None:
             "dates are YYYY-MM-DD and the year is theirs"
         )
     images = level1[["image_id", "date"]].drop_duplicates()
-    for image_id, date in zip(images["image_id"].tolist(), images["date"].tolist(), strict=True):
-        if image_id.startswith(f"{date.replace('-', '')}_") and "-" not in image_id:
-            continue  # what most ids look like, seen sooner than by a pattern
+    # What most ids look like is seen sooner for all of them at once than by a pattern for each.
+    day, known = pd.factorize(images["date"])
+    usual = np.array([f"{date.replace('-', '')}_" for date in known], "U9")[day]
+    begins = images["image_id"].to_numpy(object).astype("U9") == usual
+    rare = images[~begins | images["image_id"].str.contains("-", regex=False).to_numpy(bool)]
+    for image_id, date in zip(rare["image_id"].tolist(), rare["date"].tolist(), strict=True):
         named = image_date(image_id)
         if named is not None and named != date:
             raise ProductError(
