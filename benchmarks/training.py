@@ -46,6 +46,7 @@ from darts_xr.training import (
     write_patches,
 )
 from darts_xr.training.draws import planes_of, training_loader
+from darts_xr.training.fitting import allowed_precision
 from darts_xr.training.module import SlumpModule, scaled_input
 from darts_xr.training.patches import LABELS
 
@@ -98,7 +99,7 @@ def bare_step(store: PatchStore, member: Checkpoint, recipe: Recipe, steps: int)
         if number == 1:
             begun = time.perf_counter()
         planes, labels, kept = module.augment(planes_of(batch, store.layout), batch[LABELS])
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=allowed_precision(recipe) == "bf16-mixed"):
             logits = module(scaled_input(planes, member) * kept[:, None])
         optimiser.zero_grad()
         module.loss(logits.float(), labels).backward()
@@ -127,7 +128,7 @@ def measure(*, size: int, side: int, batch: int, steps: int, workers: int) -> di
         record = fit(member.architecture.build(), member, Lessons(store, store.rows), recipe, folder / "run")
         return {
             "patch": side, "patches": len(store), "bands": len(BANDS), "batch": batch,
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads(), "precision": record["precision"],
             "workers": workers,
             "patches_a_second": {
                 "from the store": round(store_rate, 1),
@@ -139,16 +140,16 @@ def measure(*, size: int, side: int, batch: int, steps: int, workers: int) -> di
         }  # fmt: skip
 
 
-def synthetic_full_scene(size: int, chunk: int = 1024) -> LabelledScene:
+def synthetic_full_scene(height: int, width: int, chunk: int = 1024) -> LabelledScene:
     """Make a lazy scene of noise with ten bands in their stored types, without a file."""
-    grid = GeoBox((size, size), from_origin(400_000, 7_900_000, 3, 3), "EPSG:32610")
+    grid = GeoBox((height, width), from_origin(400_000, 7_900_000, 3, 3), "EPSG:32610")
     kinds = dict.fromkeys(("blue", "green", "red", "nir"), "uint16")
     kinds |= dict.fromkeys(("ndvi", "relative_elevation", "slope"), "float32")
     bands = {}
     for number, name in enumerate(BANDS):
-        noise = da.random.default_rng(number).integers(1, 200, (size, size), chunks=chunk, dtype="uint16")
+        noise = da.random.default_rng(number).integers(1, 200, (height, width), chunks=chunk, dtype="uint16")
         bands[name] = on_grid(noise.astype(kinds.get(name, "uint8")), grid, name)
-    bands["valid"] = on_grid(da.ones((size, size), chunks=chunk, dtype=bool), grid, "valid")
+    bands["valid"] = on_grid(da.ones((height, width), chunks=chunk, dtype=bool), grid, "valid")
     west, north = 400_000, 7_900_000
     outlines = gpd.GeoDataFrame(
         geometry=[box(west + 300, north - 900, west + 600, north - 600)], crs="EPSG:32610"
@@ -156,7 +157,7 @@ def synthetic_full_scene(size: int, chunk: int = 1024) -> LabelledScene:
     return LabelledScene(xr.Dataset(bands, attrs={"item_id": "noise", "synthetic": "noise"}), outlines)
 
 
-def peak_memory(size: int) -> dict[str, Any]:
+def peak_memory(height: int, width: int) -> dict[str, Any]:
     """Peak memory of a process that cuts one scene into patches of 1024 px, and of one that only imports."""
     code = (
         "import resource, sys, tempfile\n"
@@ -164,15 +165,17 @@ def peak_memory(size: int) -> dict[str, Any]:
         "from darts_xr.training import write_patches\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
-        "    store = write_patches([synthetic_full_scene(int(sys.argv[1]))], folder + '/p.zarr')\n"
+        "    store = write_patches([synthetic_full_scene(*map(int, sys.argv[1:]))], folder + '/p.zarr')\n"
         "print(len(store), before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, str(size)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(height), str(width)], capture_output=True, text=True, check=True
+    )
     patches, before, peak = map(int, done.stdout.split()[-3:])
     unit = 1024 if sys.platform != "darwin" else 1024**2
     return {
-        "size": size, "patches": patches, "seconds": round(time.perf_counter() - begun, 1),
+        "height": height, "width": width, "patches": patches, "seconds": round(time.perf_counter() - begun, 1),
         "peak_MiB": round(peak / unit), "after_import_MiB": round(before / unit),
     }  # fmt: skip
 
@@ -193,7 +196,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     given = vars(parser.parse_args())
     memory = given.pop("memory")
-    print(json.dumps({"memory": peak_memory(memory)} if memory else measure(**given), indent=1))
+    print(json.dumps({"memory": peak_memory(memory, memory)} if memory else measure(**given), indent=1))
 
 
 if __name__ == "__main__":

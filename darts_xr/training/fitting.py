@@ -31,7 +31,7 @@ from darts_xr.training.mining import HardGround
 from darts_xr.training.module import SlumpModule
 from darts_xr.training.patches import PatchStore
 from darts_xr.training.processes import SilentLightning, SpawnedDDP, silence_lightning
-from darts_xr.training.settings import Recipe
+from darts_xr.training.settings import Precision, Recipe
 
 log = logging.getLogger(__name__)
 BEST = "best.ckpt"
@@ -143,9 +143,8 @@ def fit(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     on_gpu = torch.cuda.is_available()
-    precision = recipe.precision
-    if precision == "bf16-mixed" and emulates_bfloat16(preferred_device()):
-        precision = "32-true"
+    precision = allowed_precision(recipe)
+    if precision != recipe.precision:
         log.warning(
             "%s trains in float32: this CPU has no bfloat16 arithmetic, and %s would take ten times as long",
             member.name,
@@ -236,6 +235,12 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         chatter.setLevel(level)
+
+
+def allowed_precision(recipe: Recipe) -> Precision:
+    """Precision of the training steps on this machine: float32 where bfloat16 is asked for and would be emulated."""
+    emulated = recipe.precision == "bf16-mixed" and emulates_bfloat16(preferred_device())
+    return "32-true" if emulated else recipe.precision
 
 
 def check_lessons(member: Checkpoint, lessons: Lessons, *, crop: int | None = None) -> None:

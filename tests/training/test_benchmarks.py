@@ -20,10 +20,10 @@ def test_figures_of_training_have_their_parts():
 
 
 def test_cutting_does_not_need_memory_for_the_whole_scene():
-    small, large = peak_memory(1024), peak_memory(3072)
-    # Nine times the pixels; all bands of the larger scene alone would be 217 MB beside the first's strips.
-    assert large["patches"] == 16
-    assert large["peak_MiB"] < small["peak_MiB"] + 500
+    short, long = peak_memory(4096, 1024), peak_memory(24576, 1024)
+    # Both fill a shard, and are as wide; all bands of the longer scene in their own types would take 500 MiB more.
+    assert (short["patches"], long["patches"]) == (5, 27)
+    assert long["peak_MiB"] < short["peak_MiB"] + 250
 
 
 @pytest.mark.realdata
