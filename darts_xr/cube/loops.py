@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -18,3 +20,35 @@ def compiled(name: str) -> ModuleType | None:
     except ImportError as error:
         log.warning("%s does without compiled loops, slower, for numba cannot be loaded: %s", name, error)
         return None
+
+
+def loop(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile a function when it is first called, and keep the result on disk where there is a place for it.
+
+    Parameters
+    ----------
+    **options
+        Further ones of ``numba.njit``.
+    """
+    from numba import njit
+
+    always: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | options
+
+    def compile_later(function: Callable[..., None]) -> Callable[..., None]:
+        made: Callable[..., None]
+        try:
+            made = njit(cache=True, **always)(function)
+        except RuntimeError:  # neither the package's folder nor the user's for caches can be written
+            _say_once()
+            made = njit(**always)(function)
+        return made
+
+    return compile_later
+
+
+@cache
+def _say_once() -> None:
+    log.warning(
+        "neither this package's folder nor that of the user's caches can be written, so that each process compiles "
+        "its loops anew, which takes some seconds; set NUMBA_CACHE_DIR to a folder that can be written"
+    )

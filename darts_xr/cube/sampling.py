@@ -11,7 +11,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from darts_xr.cube.loops import loop
 
 #: What :func:`sample` calls the ways to interpolate.
 ORDERS = {"nearest": 0, "bilinear": 1, "cubic": 3}
@@ -26,7 +27,7 @@ class Lines(NamedTuple):
     column_step: Any
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})  # type: ignore[untyped-decorator]
+@loop(fastmath={"contract"})
 def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: Any) -> None:
     """Interpolate planes at the pixels of a block.
 
@@ -99,7 +100,7 @@ def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: A
             begin = end
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@loop()
 def void_where_nearest_is(plane: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
     """Make NaN in ``out`` what lies nearest to a NaN of ``plane``; parameters as of :func:`sample`."""
     height, width = plane.shape

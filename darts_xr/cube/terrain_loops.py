@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from darts_xr.cube.loops import loop
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@loop()
 def above_disk_mean(heights: Any, reaches: Any, out: Any) -> None:
     """Height of each pixel above the mean of the known heights in the disk around it.
 
@@ -82,7 +83,7 @@ def above_disk_mean(heights: Any, reaches: Any, out: Any) -> None:
             out[top, x] = heights[top + middle, x + side] - total[x] / count[x]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@loop()
 def tangent_of_slope(heights: Any, spacing_y: Any, spacing_x: Any, out: Any) -> None:
     """Tangent of Horn's slope of all but the outermost pixel ring.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,23 @@ def test_arrays_larger_than_a_transform_show_no_seam(numba: bool, monkeypatch: p
     finally:
         compiled.cache_clear()
     np.testing.assert_allclose(out, direct_relative_elevation(z, 20.0, 2.0, 2.0), atol=1e-3)
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept() -> None:
+    # What numba finds in a container whose user may write neither to the package nor to a home.
+    code = (
+        "import numpy as np\n"
+        "from darts_xr.cube.terrain import relative_elevation\n"
+        "z = np.arange(12.0).reshape(3, 4)\n"
+        "print(round(float(relative_elevation(z, 1.0, resolution=1.0)[1, 1]), 5))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env=os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(5 - np.mean([5, 1, 4, 6, 9]), abs=1e-5)
+    assert done.stderr.count("set NUMBA_CACHE_DIR to a folder that can be written") == 1
 
 
 def test_edges_take_the_mean_of_what_is_inside() -> None:
