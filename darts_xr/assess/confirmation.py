@@ -30,9 +30,9 @@ def check_verdicts(verdicts: pd.DataFrame) -> None:
     """
     if "verdict" not in verdicts:
         raise AssessmentError(f"verdicts need a column verdict, with one of {', '.join(VERDICTS)}")
-    alien = sorted(set(verdicts["verdict"].astype(str)) - set(VERDICTS))
-    if alien:
-        raise AssessmentError(f"verdict must be one of {', '.join(VERDICTS)}; got {', '.join(alien[:5])}")
+    unknown = sorted(set(verdicts["verdict"].astype(str)) - set(VERDICTS))
+    if unknown:
+        raise AssessmentError(f"verdict must be one of {', '.join(VERDICTS)}; got {', '.join(unknown[:5])}")
 
 
 def confirmation_table(verdicts: pd.DataFrame, *, by: str | None = None) -> pd.DataFrame:
@@ -119,9 +119,9 @@ def error_table(
     if lacking := [name for name in needed if name not in errors]:
         raise AssessmentError(f"false detections lack the columns {', '.join(lacking)}")
     kind = errors["error_class"].fillna("").astype(str).replace("", "unclassified")
-    if alien := sorted(set(kind) - {*classes, "unclassified"}):
+    if unknown := sorted(set(kind) - {*classes, "unclassified"}):
         raise AssessmentError(
-            f"unknown class of error {', '.join(alien[:5])}; known are {', '.join(classes)}"
+            f"unknown class of error {', '.join(unknown[:5])}; known are {', '.join(classes)}"
         )
     rows = [*classes, "unclassified"]
     counts = kind.value_counts().reindex(rows, fill_value=0)

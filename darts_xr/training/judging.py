@@ -46,9 +46,12 @@ class Judgement:
     ----------
     counts : dict
         By members that vote together (a tuple of names): (patch, class, bin) counts; class 1 is slump.
+    synthetic : bool
+        Whether any of the patches is.
     """
 
     counts: dict[tuple[str, ...], Counts] = field(hash=False)
+    synthetic: bool = False
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -249,7 +252,8 @@ def judge(
                     )
                 counted[vote].append(_count(mixed, labels))
     return Judgement(
-        {tuple(names[k] for k in vote): np.concatenate(parts) for vote, parts in counted.items()}
+        {tuple(names[k] for k in vote): np.concatenate(parts) for vote, parts in counted.items()},
+        synthetic=bool(store.table["synthetic"].iloc[rows].any()),
     )
 
 
@@ -283,6 +287,7 @@ def plot_reliability(judgement: Judgement, temperatures: dict[str, float], path:
                 ms=4,
                 label=f"T = {value:.2f}, ECE {error:.4f}",
             )
-        axes.set(title=name, xlabel="probability", ylabel="share of slump pixels", xlim=(0, 1), ylim=(0, 1))
+        title = f"{name} (synthetic)" if judgement.synthetic else name
+        axes.set(title=title, xlabel="probability", ylabel="share of slump pixels", xlim=(0, 1), ylim=(0, 1))
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,11 @@ def test_cards_say_what_was_learnt_and_how_good_it_was(tmp_path: Path, store: Pa
         assert words in whole
     plot_reliability(judgement, {"a": 1.5, "b": 1.0}, tmp_path / "reliability.png")
     assert (tmp_path / "reliability.png").stat().st_size > 5000
+    for synthetic in (True, False):
+        drawing = tmp_path / "reliability.svg"
+        plot_reliability(replace(judgement, synthetic=synthetic), {"a": 1.5}, drawing)
+        assert ("a (synthetic)" in drawing.read_text()) is synthetic
+    assert judgement.synthetic
     assert "<table" in judgement._repr_html_()
 
 
