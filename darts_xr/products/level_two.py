@@ -114,9 +114,10 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     """Overlapping Level 1 polygons of each calendar year, dissolved into one feature per place.
 
     Columns, types and texts are those of Nitze et al. 2025 (Sci. Data 12:1512), Table 6. Every Level 1 row
-    is a member of exactly one feature of its year. A polygon that overlaps no other keeps its geometry
-    untouched. The result does not depend on the order of the rows. The paper unites "overlapping" polygons: two that
-    share only an edge or a corner are two features, also where their projected edges overlap by a hair.
+    is a member of exactly one feature of its year. A polygon that overlaps no other keeps its geometry and its
+    ``id_geohash`` untouched; areas are always those of the outlines. The result does not depend on the order of the
+    rows. The paper unites "overlapping" polygons: two that share only an edge or a corner are two features, also where
+    their projected edges overlap by a hair.
 
     Parameters
     ----------

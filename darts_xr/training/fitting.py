@@ -120,7 +120,8 @@ def fit(
     -------
     dict
         Record for the checkpoint's header: recipe, the precision that the device allowed, scores of each epoch, the
-        epoch that was chosen. ``network`` has the weights of that epoch and is in evaluation mode.
+        epoch that was chosen, the number of patches in which hard ground was found. ``network`` has the weights of that
+        epoch and is in evaluation mode.
 
     Raises
     ------
@@ -174,7 +175,7 @@ def fit(
         if recipe.patience is not None:
             callbacks.insert(1, EarlyStopping(monitor, mode=mode, patience=recipe.patience))
     if recipe.mine_after is not None:
-        epoch = max(1, round(recipe.mine_after * recipe.epochs))
+        epoch = min(max(1, round(recipe.mine_after * recipe.epochs)), recipe.epochs - 1)
         callbacks.insert(0, Mine(lessons.rows, epoch))  # before the time is taken that steps wait
     if devices > 1:
         callbacks.append(SilentLightning())
@@ -215,11 +216,13 @@ def fit(
     kept = torch.load(folder / BEST, map_location="cpu", weights_only=True) if scored else last
     module.load_state_dict(kept["state_dict"])
     network.to("cpu").eval()
+    found = HardGround(folder / HARD)
     return {
         "recipe": asdict(recipe),
         "precision": precision,
         "history": last["callbacks"][teller.state_key]["history"],
         "chosen_epoch": int(kept["epoch"]) + 1,
+        "hard_patches": None if recipe.mine_after is None else int(found.patches(lessons.rows).sum()),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -261,6 +261,8 @@ class Recipe:
             raise SettingsError(
                 f"mine_after must be a share of the epochs between 0 and 1, got {self.mine_after}"
             )
+        if self.mine_after is not None and self.epochs < 2:
+            raise SettingsError("mine_after needs 2 epochs or more: one to learn, one with what was found")
         hard = max(self.crop.hard if self.crop else 0.0, self.sampling.hard if self.sampling else 0.0)
         if (self.mine_after is None) != (hard == 0):
             raise SettingsError(

@@ -293,7 +293,9 @@ def test_ground_that_fools_a_network_is_looked_for_once_and_drawn_from_then_on(t
     try:
         member = member_of()
         torch.manual_seed(0)
-        fit(member.architecture.build(), member, Lessons(store, store.rows), recipe, tmp_path / "run")
+        record = fit(
+            member.architecture.build(), member, Lessons(store, store.rows), recipe, tmp_path / "run"
+        )
     finally:
         SlumpModule.training_step = plain  # type: ignore[method-assign]
     empty = store.table["n_positive"].to_numpy() == 0
@@ -304,6 +306,7 @@ def test_ground_that_fools_a_network_is_looked_for_once_and_drawn_from_then_on(t
     for epoch in (2, 3):
         assert np.isclose(empty[drawn[epoch]].mean(), 0.1, atol=0.02)
     hard = HardGround(tmp_path / "run" / "hard.npy")
+    assert record["hard_patches"] == hard.patches(store.rows).sum() > 0
     assert set(drawn[2][empty[drawn[2]]]) <= set(np.flatnonzero(hard.patches(store.rows)))
     cells = hard.of(torch.arange(len(store)))
     assert cells is not None
