@@ -31,7 +31,7 @@ from darts_xr.training.mining import HardGround
 from darts_xr.training.module import SlumpModule
 from darts_xr.training.patches import PatchStore
 from darts_xr.training.processes import SilentLightning, SpawnedDDP, silence_lightning
-from darts_xr.training.settings import Precision, Recipe
+from darts_xr.training.settings import Recipe, StepPrecision
 
 log = logging.getLogger(__name__)
 BEST = "best.ckpt"
@@ -240,8 +240,8 @@ def _quiet() -> Iterator[None]:
         chatter.setLevel(level)
 
 
-def allowed_precision(recipe: Recipe) -> Precision:
-    """Precision of the training steps on this machine: float32 where bfloat16 is asked for and would be emulated."""
+def allowed_precision(recipe: Recipe) -> StepPrecision:
+    """StepPrecision of the training steps on this machine: float32 where bfloat16 is asked for and would be emulated."""
     emulated = recipe.precision == "bf16-mixed" and emulates_bfloat16(preferred_device())
     return "32-true" if emulated else recipe.precision
 

@@ -14,7 +14,7 @@ from darts_xr.errors import SettingsError
 from darts_xr.inference import Architecture
 
 Loss = Literal["focal", "dice", "jaccard", "lovasz", "tversky", "bce"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+StepPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Monitor = Literal["iou", "f1", "average_precision", "loss"]
 _T = TypeVar("_T")
 _STRICT = {"extra": "forbid"}  # what pydantic is told of each class: no entry that nobody reads
@@ -238,7 +238,7 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: Literal["exponential", "one-cycle", "constant"] = "exponential"
     decay: float = 0.9
-    precision: Precision = "32-true"
+    precision: StepPrecision = "32-true"
     clip: float | None = None
     patience: int | None = None
     monitor: Monitor = "iou"
