@@ -241,7 +241,7 @@ def _quiet() -> Iterator[None]:
 
 
 def allowed_precision(recipe: Recipe) -> StepPrecision:
-    """StepPrecision of the training steps on this machine: float32 where bfloat16 is asked for and would be emulated."""
+    """Precision of the training steps on this machine: float32 where bfloat16 is asked for and would be emulated."""
     emulated = recipe.precision == "bf16-mixed" and emulates_bfloat16(preferred_device())
     return "32-true" if emulated else recipe.precision
 
