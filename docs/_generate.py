@@ -93,7 +93,7 @@ def read_elsewhere(app: Sphinx, page: str, source: list[str]) -> None:
     text = (Path(app.srcdir).parent / ELSEWHERE[page]).read_text(encoding="utf-8")
     for name, file in ELSEWHERE.items():
         text = text.replace(f"]({file}", f"]({name}.md")
-    source[0] = text.replace("](docs/", "](")
+    source[0] = text.replace("](../docs/", "](").replace("](docs/", "](")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
