@@ -175,7 +175,8 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     order = _by_date(rows, group, day)
     first = np.cumsum(count) - count
     earliest, latest = order[first], order[first + count - 1]
-    another = np.append(True, np.diff(day[order]) != 0)
+    another = np.ones(len(order), bool)  # another day than that of the member before
+    another[1:] = np.diff(day[order]) != 0
     another[first] = True
     texts = rows["id_geohash"].to_numpy(object)[earliest]  # of a polygon that stayed as it is
     anew = (count > 1) | bool(repaired)
