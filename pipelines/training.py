@@ -240,6 +240,10 @@ def _train_member(
     record = fit(
         network, draft, lessons, recipe, place, devices=devices, report=report if devices == 1 else None
     )
+    if record["hard_patches"] is not None:
+        say(
+            f"{name}: {record['hard_patches']} of {len(lessons.rows)} patches held ground that it took for slumps"
+        )
     table = lessons.store.table.iloc[lessons.rows]
     training: dict[str, Any] = {
         **record,

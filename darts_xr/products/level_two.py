@@ -114,10 +114,9 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     """Overlapping Level 1 polygons of each calendar year, dissolved into one feature per place.
 
     Columns, types and texts are those of Nitze et al. 2025 (Sci. Data 12:1512), Table 6. Every Level 1 row
-    is a member of exactly one feature of its year. A polygon that overlaps no other keeps its geometry and its
-    ``id_geohash`` untouched; areas are always those of the outlines. The result does not depend on the order of the
-    rows. The paper unites "overlapping" polygons: two that share only an edge or a corner are two features, also where
-    their projected edges overlap by a hair.
+    is a member of exactly one feature of its year. A polygon that overlaps no other keeps its geometry
+    untouched. The result does not depend on the order of the rows. The paper unites "overlapping" polygons: two that
+    share only an edge or a corner are two features, also where their projected edges overlap by a hair.
 
     Parameters
     ----------
@@ -178,12 +177,9 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     another = np.ones(len(order), bool)  # another day than that of the member before
     another[1:] = np.diff(day[order]) != 0
     another[first] = True
-    texts = rows["id_geohash"].to_numpy(object)[earliest]  # of a polygon that stayed as it is
-    anew = (count > 1) | bool(repaired)
-    texts[anew] = geohashes(shapes[anew])
     columns: dict[str, Any] = {
         "id": row_ids(rows, earliest),
-        "id_geohash": as_text(texts),
+        "id_geohash": as_text(geohashes(shapes)),
         "year": rows["year"].to_numpy(np.int64)[earliest],
         **area_columns(gpd.GeoSeries(shapes, crs="EPSG:4326")),
         "image_source": _joined(rows["image_source"], group, n),

@@ -48,6 +48,7 @@ def member_card(member: Checkpoint, judgement: Judgement | None) -> str:
         "First weights": t.get("start", "unknown"),
         "Seed": recipe.get("seed", "unknown"),
         "Epochs": f"{t.get('chosen_epoch', '?')} chosen of {recipe.get('epochs', '?')}",
+        "Precision of the steps": t.get("precision", recipe.get("precision", "unknown")),
         "Loss": ", ".join(f"{weight:g} × {name}" for name, weight in recipe.get("loss", {}).items()),
         "Temperature": "none" if member.temperature is None else f"{member.temperature:.3f}",
         "Licence": member.licence,

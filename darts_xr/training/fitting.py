@@ -152,6 +152,8 @@ def fit(
             recipe.precision,
         )
     steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
+    if not (folder / STATE).is_file():
+        (folder / HARD).unlink(missing_ok=True)  # what another training found
     hard = HardGround(folder / HARD)
     module = SlumpModule(network, member, recipe, lessons.store, steps=steps, hard=hard)
     scored = lessons.validation is not None

@@ -88,6 +88,14 @@ def test_single_observation_keeps_its_geometry_untouched() -> None:
     assert got.geometry.to_wkb()[0] == gpd.GeoSeries([shape]).to_wkb()[0]
 
 
+def test_an_outline_edited_after_level1_gets_the_geohash_and_area_of_what_it_is_now() -> None:
+    rows = image("2021-07-19", [box(0)])
+    moved = rows.set_geometry(rows.geometry.translate(0.01))
+    got = level2(moved)
+    assert got.id_geohash.tolist() == geohashes(moved.geometry.to_numpy()) != rows.id_geohash.tolist()
+    assert got.area_m2.tolist() == area_m2(moved).round().astype(int).tolist()
+
+
 def test_touching_counts_only_when_asked_for() -> None:
     rows = merge_level1([image("2021-07-19", [box(0)]), image("2021-08-02", [box(1), box(-1, -1)])])
     assert level2(rows).n_features_level1.tolist() == [1, 1, 1]
