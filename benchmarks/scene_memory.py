@@ -31,13 +31,15 @@ def _peak() -> float:
     )
 
 
-def child(folder: Path, models: list[str], threads: int) -> dict[str, float]:
+def child(folder: Path, models: list[str], threads: int, members: bool) -> dict[str, float]:
     """Detect the scene of a folder on a new worker; peaks in MiB."""
     with (
         tempfile.TemporaryDirectory(prefix="darts_xr_memory_") as out,
         dx.start_cluster(n_workers=1, threads_per_worker=threads) as client,
     ):
-        settings = Settings(out=f"{out}/run", models=tuple(models), auxiliary=auxiliary_items(folder))
+        settings = Settings(
+            out=f"{out}/run", models=tuple(models), auxiliary=auxiliary_items(folder), members=members
+        )
         before = client.submit(_peak, pure=False).result()
         begun = time.perf_counter()
         run = detect([scene_item(folder)], settings, client=client)
@@ -52,13 +54,15 @@ def child(folder: Path, models: list[str], threads: int) -> dict[str, float]:
         }
 
 
-def measure(sizes: list[int], models: list[str], repeats: int, threads: int) -> dict[str, Any]:
+def measure(
+    sizes: list[int], models: list[str], repeats: int, threads: int, members: bool = False
+) -> dict[str, Any]:
     """Peaks by size, and how much more the largest takes than the smallest."""
     rows = []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="darts_xr_memory_") as name:
             write_files(Path(name), size)
-            given = [*models, "--threads", str(threads), "--child", name]
+            given = [*models, "--threads", str(threads), *(["--members"] if members else []), "--child", name]
             command = [sys.executable, "-m", "benchmarks.scene_memory", *given]
             answers = [
                 subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -70,6 +74,7 @@ def measure(sizes: list[int], models: list[str], repeats: int, threads: int) -> 
     return {
         "models": models,
         "threads": threads,
+        "members": members,
         "repeats": repeats,
         "sizes": rows,
         "growth": round(growth, 4),
@@ -85,13 +90,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[4000, 8000], help="sides of the scenes, px")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="Dask threads of the worker")
+    parser.add_argument("--members", action="store_true", help="also write what each network found alone")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(child(Path(options.child), options.models, options.threads)))
+        print(json.dumps(child(Path(options.child), options.models, options.threads, options.members)))
         return
-    found = measure(options.sizes, options.models, options.repeats, options.threads)
+    found = measure(options.sizes, options.models, options.repeats, options.threads, options.members)
     print(json.dumps(found, indent=1))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -27,6 +27,7 @@ from darts_xr.errors import DartsError, DeviceError, OutputError, RemoteReadErro
 from darts_xr.inference import Drift, Ensemble, scene_drift
 from darts_xr.objects import member_objects
 from darts_xr.objects.label import candidates_of, with_candidates
+from darts_xr.objects.members import dense_members, sparse_members
 from darts_xr.percent import NO_DATA
 from darts_xr.planet.bands import check_reflectance
 from darts_xr.products import (
@@ -301,13 +302,14 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     candidates, percent, members, picture, cover, measured = dask.persist(
         candidates_of(labels),
         probability_percent(prob, threshold=rules.threshold),
-        members,
+        None if members is None else sparse_members(members, threshold=rules.threshold),
         scene[[*looked_at, "valid"]].isel(every),
         cover,
         auxiliary_coverage(scene),
         callbacks=[meter.counting(prob)],
     )
     labels = with_candidates(labels, candidates)
+    members = None if members is None else dense_members(members)
     valid = (percent != NO_DATA).rename("valid")
     picture = picture.compute()
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)

@@ -17,7 +17,7 @@ import torch
 
 from darts_xr.cube import select_bands
 from darts_xr.errors import PatchError
-from darts_xr.inference import Checkpoint, load_ensemble, save_checkpoint
+from darts_xr.inference import Checkpoint, load_ensemble, read_checkpoint, save_checkpoint
 from darts_xr.training import (
     Judgement,
     Lessons,
@@ -30,8 +30,10 @@ from darts_xr.training import (
     member_card,
     open_patches,
     plot_reliability,
+    scaled_as,
     score_objects,
     split_patches,
+    standardised,
     training_statistics,
     write_patches,
 )
@@ -212,7 +214,14 @@ def _train_member(
 ) -> Checkpoint:
     settings, lessons = prepared.settings, prepared.lessons
     member, recipe = settings.members[name], settings.recipe_of(name)
+    start = member.start
+    if start.member is not None:
+        start = replace(start, member=None, checkpoint=next(c.path for c in done if c.name == start.member))
     bands = select_bands(member.bands)
+    if member.scaling == "standardised":
+        bands = standardised(bands, lessons.store, lessons.rows)
+    if start.checkpoint is not None:
+        bands = scaled_as(bands, read_checkpoint(start.checkpoint).bands)
     architecture = member.design.architecture(len(bands))
     torch.manual_seed(recipe.seed)
     network = architecture.build()
@@ -220,9 +229,6 @@ def _train_member(
         path="", sha256="", name=name, architecture=architecture, bands=bands, tile=settings.tile,
         margin=settings.margin, licence=settings.licence,
     )  # fmt: skip
-    start = member.start
-    if start.member is not None:
-        start = replace(start, member=None, checkpoint=next(c.path for c in done if c.name == start.member))
     begun = first_weights(network, draft, start)
     say(f"{name}: starts from {begun}")
     judged_by = None if lessons.validation is None else lessons.validation.path.name

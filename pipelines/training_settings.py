@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -96,6 +96,9 @@ class Member:
         Its architecture.
     bands : tuple of str, optional
         Bands by name; by default all ten.
+    scaling : {"published", "standardised"}
+        What the network sees of a band: its published scale, or mean 0 and standard deviation 1 over the training
+        patches. The checkpoint states which. One that starts from a checkpoint keeps the scales of that.
     start : Start
         First weights.
     recipe : dict
@@ -104,6 +107,7 @@ class Member:
 
     design: Design = field(default_factory=Design)
     bands: tuple[str, ...] | None = None
+    scaling: Literal["published", "standardised"] = "published"
     start: Start = field(default_factory=Start)
     recipe: dict[str, Any] = field(default_factory=dict, hash=False)
 

@@ -17,8 +17,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.catalog import search
-from darts_xr.cube.stored import LABELS, SHARD, SIDE, STATE, STEPS, UNKNOWN, is_store, raw_store
-from darts_xr.cube.timecube import CLOUDS, PROVENANCE, open_cube
+from darts_xr.cube.stored import (
+    ABOUT_CLOUDS,
+    CLOUDS,
+    LABELS,
+    SHARD,
+    SIDE,
+    STATE,
+    STEPS,
+    UNKNOWN,
+    is_store,
+    raw_store,
+)
+from darts_xr.cube.timecube import PROVENANCE, open_cube
 from darts_xr.errors import CubeError, EmptySearchError, ParameterError, naming_extra
 from darts_xr.globe import Bounds
 from darts_xr.percent import NO_DATA, to_stored
@@ -80,13 +91,15 @@ def _begin(path: str, cube: xr.Dataset) -> None:
     """Write a store with everything but time steps."""
     texts = {name: ("time", np.array([], np.dtypes.StringDType())) for name in _TEXTS}
     none = cube.isel(time=slice(0, 0)).drop_vars([name for name in PROVENANCE if name in cube.coords])
-    none = none.assign_coords({**texts, "item_id": none["item_id"].copy(data=texts["item_id"][1])})
+    clouds = ("time", np.array([], float), ABOUT_CLOUDS)
+    none = none.assign_coords(
+        {**texts, "item_id": none["item_id"].copy(data=texts["item_id"][1]), CLOUDS: clouds}
+    )
     for variable in none.variables.values():
         variable.encoding = {}
     encoding: dict[str, dict[str, Any]] = {name: {"chunks": (LABELS,)} for name in (*_TEXTS, "synthetic")}
     encoding["time"] = {"units": "microseconds since 1970-01-01", "dtype": "int64", "chunks": (LABELS,)}
-    if CLOUDS in none.coords:
-        encoding[CLOUDS] = {"chunks": (LABELS,), "_FillValue": None}
+    encoding[CLOUDS] = {"chunks": (LABELS,), "_FillValue": None}
     encoding |= {"x": {"_FillValue": None}, "y": {"_FillValue": None}}
     for name, raster in none.data_vars.items():
         encoding[str(name)] = {
@@ -124,13 +137,8 @@ def _write(group: zarr.Group, cube: xr.Dataset, states: Sequence[str], slots: ND
         da.store(sources, targets, regions=[(at, slice(None), slice(None))] * len(sources), lock=False)
     for name in (*PROVENANCE, "synthetic"):
         _label(group, name, slots, cube[name].values if name in cube.coords else np.full(len(slots), UNKNOWN))
-    if CLOUDS in group:  # only where the first items stated it
-        _label(
-            group,
-            CLOUDS,
-            slots,
-            cube[CLOUDS].values if CLOUDS in cube.coords else np.full(len(slots), np.nan),
-        )
+    clouds = cube[CLOUDS].values if CLOUDS in cube.coords else np.full(len(slots), np.nan)
+    _label(group, CLOUDS, slots, clouds)
     _label(group, "time", slots, cube["time"].values.astype("datetime64[us]").astype(np.int64))
     _label(group, STATE, slots, np.array(states))
     _label(group, "item_id", slots, cube["item_id"].values)

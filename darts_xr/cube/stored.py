@@ -18,6 +18,9 @@ LABELS = 1024  # time steps of a chunk of coordinates
 #: Coordinate that tells what a step was made from: a digest, another one when the scene was made again.
 STATE = "state"
 UNKNOWN = "unknown"
+#: Coordinate with the cloud cover that items state, and what it says of itself.
+CLOUDS = "cloud_cover"
+ABOUT_CLOUDS = {"long_name": "cloud cover, as the item states it", "units": "percent"}
 
 
 def is_store(source: object) -> bool:
@@ -47,7 +50,7 @@ def raw_store(path: str) -> xr.Dataset:
         raise CubeError(
             f"{path} is no Zarr store that can be read ({error}); darts-xr cube writes one"
         ) from error
-    if lacking := {"time", "item_id", STATE} - set(cube.coords):
+    if lacking := {"time", "item_id", STATE, CLOUDS} - set(cube.coords):
         raise CubeError(f"{path} has no {', '.join(sorted(lacking))}: darts-xr cube did not write it")
     labels = {name: coord.load() for name, coord in cube.coords.items() if coord.dims == ("time",)}
     plain = {
@@ -67,6 +70,8 @@ def read_store(path: str | os.PathLike[str]) -> xr.Dataset:
         cube = cube.isel(time=order)
     texts = {name: coord for name, coord in cube.coords.items() if coord.dtype.kind == "U"}
     cube = cube.drop_vars([name for name, text in texts.items() if name == STATE or (text == UNKNOWN).all()])
+    if cube[CLOUDS].isnull().all():  # no item stated it
+        cube = cube.drop_vars(CLOUDS)
     for name, raster in cube.data_vars.items():
         if name == "probability":
             kept = {key: raster.attrs[key] for key in ("long_name", "units")}

@@ -17,7 +17,7 @@ from odc.geo.xr import xr_reproject
 from darts_xr.catalog import search
 from darts_xr.cube.metadata import IDENTITY, linked, scene_coords, utc_time
 from darts_xr.cube.scene import MASK_CLASS, open_scene
-from darts_xr.cube.stored import is_store, read_store
+from darts_xr.cube.stored import ABOUT_CLOUDS, CLOUDS, is_store, read_store
 from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.globe import Bounds
 from darts_xr.percent import NO_DATA
@@ -28,7 +28,6 @@ PROVENANCE = (
     "constellation", "product", "mask_rule", "auxiliary", "ensemble", "checkpoints", "batch_norm", "tiling", "rules",
 )  # fmt: skip
 #: Coordinate along ``time`` of cubes of images whose items state it.
-CLOUDS = "cloud_cover"
 SCENE_BANDS = (*IMAGE_BANDS, "ndvi", MASK_CLASS, "valid")
 
 
@@ -185,8 +184,7 @@ def open_cube(
         clouds = [item.properties.get("eo:cloud_cover") for item in items]
         if any(share is not None for share in clouds):
             percent = [np.nan if share is None else float(share) for share in clouds]
-            about = {"long_name": "cloud cover, as the item states it", "units": "percent"}
-            cube = cube.assign_coords({CLOUDS: ("time", percent, about)})
+            cube = cube.assign_coords({CLOUDS: ("time", percent, ABOUT_CLOUDS)})
     else:
         for item in items:
             if missing := [band for band in bands if band not in item.assets]:

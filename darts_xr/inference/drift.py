@@ -1,7 +1,7 @@
 """Does a scene look like those that a network learnt from? Distances between distributions of its bands.
 
-A checkpoint carries for each band how its values were distributed in the training scenes, on the scale on which the
-network sees them, and how far the most unusual training scene lay from all of them together. A scene that lies
+A checkpoint carries for each band how its values were distributed in the training scenes, on the published scale, and
+how far the most unusual training scene lay from all of them together. A scene that lies
 farther is unlike anything that was seen: its probabilities are guesses.
 """
 
@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.catalog.assets import scene_files
-from darts_xr.cube.bands import Band, scale_band
+from darts_xr.cube.bands import BANDS, Band, scale_band
 from darts_xr.cube.indices import ndvi
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.ensemble import Ensemble
@@ -68,8 +68,8 @@ class Drift:
 
 
 def band_histogram(band: Band, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count scaled values of a band's valid pixels in the fixed bins."""
-    scaled = scale_band(band, np.asarray(values)[valid])
+    """Count a band's valid pixels in the fixed bins, on the published scale: networks may have scales of their own."""
+    scaled = scale_band(BANDS.get(band.name, band), np.asarray(values)[valid])
     place = np.clip(np.searchsorted(_EDGES, scaled, "right") - 1, 0, len(_EDGES) - 2)
     return np.bincount(place, minlength=len(_EDGES) - 1).astype(np.int64)
 

@@ -17,8 +17,8 @@ from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError, ParameterError, TilingError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
 from darts_xr.inference.network import (
+    bfloat16_slowdown,
     divide_logits,
-    emulates_bfloat16,
     fold_batch_norm,
     keep_encoder_exact,
     preferred_device,
@@ -278,11 +278,12 @@ def network_of(
     with _loading:  # two threads would otherwise load the same weights at the same time
         if key not in _networks:
             network = member.load_network()
-            if precision in ("bfloat16", "bfloat16-all") and emulates_bfloat16(where):
+            if precision in ("bfloat16", "bfloat16-all") and (times := bfloat16_slowdown(where)) > 1:
                 log.warning(
-                    "precision %r: this CPU has no bfloat16 arithmetic and takes about ten times as long with it as "
-                    "with float32",
+                    "precision %r: this CPU takes %.1f times as long for a convolution in bfloat16 as in float32, "
+                    "which is exact",
                     precision,
+                    times,
                 )
             if calibrated and member.temperature is not None:
                 divide_logits(network, member.temperature)

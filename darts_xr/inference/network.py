@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import time
 import warnings
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from darts_xr.errors import CheckpointError
@@ -238,17 +242,25 @@ def _fold(convolution: nn.Conv2d, norm: Any) -> None:
     convolution.bias = bias
 
 
-def emulates_bfloat16(device: torch.device) -> bool:
-    """Whether a device has no bfloat16 arithmetic and takes ten times as long with it as with float32.
+@cache
+def bfloat16_slowdown(device: torch.device) -> float:
+    """Measure how many times as long a convolution takes a CPU in bfloat16 as in float32; 1 for other devices.
 
-    So do x86 processors without AVX-512 (measured with torch 2.13 on an AMD EPYC of the third generation).
+    What a processor says of itself does not tell: one with AVX2 alone took 10 times as long, an Intel with AVX-512 but
+    without AMX 1.5 times, an AMD with AVX-512 half as long (torch 2.13, docs/decisions.md).
     """
     if device.type != "cpu":
-        return False
-    has = torch.cpu.get_capabilities()
-    return has.get("architecture") == "x86_64" and not any(
-        there for name, there in has.items() if name.startswith("avx512")
-    )
+        return 1.0
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    with torch.no_grad():
+        for _ in range(7):  # in turns, and the least of each: others may be at work too
+            for kind in seconds:
+                image = torch.ones(4, 32, 96, 96, dtype=kind).contiguous(memory_format=torch.channels_last)
+                kernel = torch.ones(32, 32, 3, 3, dtype=kind)
+                begun = time.perf_counter()
+                functional.conv2d(image, kernel)
+                seconds[kind] = min(seconds[kind], time.perf_counter() - begun)
+    return seconds[torch.bfloat16] / seconds[torch.float32]
 
 
 def preferred_device() -> torch.device:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from darts_xr.cube.timecube import CLOUDS, PROVENANCE
+from darts_xr.cube.stored import CLOUDS
+from darts_xr.cube.timecube import PROVENANCE
 from darts_xr.errors import ParameterError
 
 

@@ -48,6 +48,8 @@ _HOMES = {
     "read_settings": "settings",
     "score_objects": "object_scores",
     "split_patches": "splits",
+    "scaled_as": "starts",
+    "standardised": "statistics",
     "training_statistics": "statistics",
     "write_patches": "patches",
 }

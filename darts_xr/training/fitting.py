@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException
 from torch.utils.data import DataLoader
 
 from darts_xr.errors import PatchError, TrainingError
 from darts_xr.inference import Checkpoint
-from darts_xr.inference.network import emulates_bfloat16, preferred_device
+from darts_xr.inference.network import bfloat16_slowdown, preferred_device
 from darts_xr.training.callbacks import STATE, KeepState, Mine, Report, Sheets, Waiting
 from darts_xr.training.draws import Batch, PatchDataset, plain_loader, steps_per_epoch, training_loader
 from darts_xr.training.mining import HardGround
@@ -127,7 +128,9 @@ def fit(
     ------
     TrainingError
         There is no slump to learn, a band is missing, the loss is no number (the message names the patches, and the
-        last good state stays), or the folder holds another training.
+        last good state stays), the folder holds another training, or a SIGTERM ended this one.
+    KeyboardInterrupt
+        It was interrupted; the same call goes on from its last state.
     PatchError
         The side of the patches, or of what ``recipe.crop`` cuts from them, does not suit the network.
 
@@ -144,18 +147,20 @@ def fit(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     on_gpu = torch.cuda.is_available()
-    precision = allowed_precision(recipe)
+    state = folder / STATE
+    resume = state if state.is_file() else None
+    precision = precision_of(resume) or allowed_precision(recipe)
     if precision != recipe.precision:
         log.warning(
-            "%s trains in float32: this CPU has no bfloat16 arithmetic, and %s would take ten times as long",
+            "%s trains in float32: this CPU takes longer for a convolution in %s",
             member.name,
             recipe.precision,
         )
     steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
-    if not (folder / STATE).is_file():
+    if resume is None:
         (folder / HARD).unlink(missing_ok=True)  # what another training found
     hard = HardGround(folder / HARD)
-    module = SlumpModule(network, member, recipe, lessons.store, steps=steps, hard=hard)
+    module = SlumpModule(network, member, recipe, lessons.store, steps=steps, precision=precision, hard=hard)
     scored = lessons.validation is not None
     teller = Report(folder, report)
     callbacks: list[Any] = [teller, KeepState(folder, recipe.keep_every), Waiting()]
@@ -199,8 +204,6 @@ def fit(
             log_every_n_steps=10,
             use_distributed_sampler=False,
         )
-    state = folder / STATE
-    resume = state if state.is_file() else None
     if resume is not None:
         log.info("%s goes on from %s", member.name, resume)
     with _quiet():
@@ -209,10 +212,18 @@ def fit(
         except ProcessException as error:
             # The last line of a process's traceback is its error; one that was killed has none.
             told, own = re.subn(r"^darts_xr\.errors\.\w+: ", "", str(error).strip().splitlines()[-1])
-            advice = "" if own else f"; {folder} keeps its states, and the same call goes on from there"
+            advice = "" if own else _goes_on(folder)
             raise TrainingError(
                 f"{'' if own else f'{member.name}: '}{told} (process {error.error_index + 1} of {devices}){advice}"
             ) from error
+        except SIGTERMException as error:  # a SystemExit that counts as success
+            raise TrainingError(
+                f"{member.name}: ended by a SIGTERM before it was done{_goes_on(folder)}"
+            ) from error
+        except (
+            SystemExit
+        ) as error:  # what Lightning makes of an interrupt, which would end a notebook's kernel
+            raise KeyboardInterrupt(f"{member.name} was interrupted{_goes_on(folder)}") from error
     # Read back rather than asked of the trainer: where several processes trained, this one knows nothing.
     last = torch.load(state, map_location="cpu", weights_only=True)
     kept = torch.load(folder / BEST, map_location="cpu", weights_only=True) if scored else last
@@ -230,6 +241,10 @@ def fit(
     }
 
 
+def _goes_on(folder: Path) -> str:
+    return f"; {folder} keeps its states, and the same call goes on from there"
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     chatter = logging.getLogger("pytorch_lightning")
@@ -243,9 +258,17 @@ def _quiet() -> Iterator[None]:
 
 
 def allowed_precision(recipe: Recipe) -> StepPrecision:
-    """Precision of the training steps on this machine: float32 where bfloat16 is asked for and would be emulated."""
-    emulated = recipe.precision == "bf16-mixed" and emulates_bfloat16(preferred_device())
-    return "32-true" if emulated else recipe.precision
+    """Precision of the training steps on this machine: float32 where bfloat16 is asked for and would take longer."""
+    slower = recipe.precision == "bf16-mixed" and bfloat16_slowdown(preferred_device()) > 1
+    return "32-true" if slower else recipe.precision
+
+
+def precision_of(state: Path | None) -> StepPrecision | None:
+    """Precision in which a training began that goes on; None for a new one."""
+    if state is None:
+        return None
+    precision: StepPrecision = torch.load(state, map_location="cpu", weights_only=True)["precision"]
+    return precision
 
 
 def check_lessons(member: Checkpoint, lessons: Lessons, *, crop: int | None = None) -> None:

@@ -26,7 +26,7 @@ from darts_xr.training.burn import IGNORED
 from darts_xr.training.draws import Batch, planes_of
 from darts_xr.training.mining import HardGround
 from darts_xr.training.patches import LABELS, PatchStore
-from darts_xr.training.settings import Recipe
+from darts_xr.training.settings import Recipe, StepPrecision
 
 _LOSSES = {
     "focal": smp.losses.FocalLoss,
@@ -99,6 +99,8 @@ class SlumpModule(pl.LightningModule):
         Where batches come from; names the bands in them.
     steps : int
         Steps of the whole training, for schedules that know their end.
+    precision : str
+        Of the steps, kept in every state: a training goes on as it began.
     hard : HardGround, optional
         What was mined; see ``Recipe.mine_after``.
     """
@@ -111,10 +113,11 @@ class SlumpModule(pl.LightningModule):
         store: PatchStore,
         *,
         steps: int,
+        precision: StepPrecision = "32-true",
         hard: HardGround | None = None,
     ) -> None:
         super().__init__()
-        self.steps = steps
+        self.steps, self.step_precision = steps, precision
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.member, self.recipe, self.store = member, recipe, store
         self.loss = SlumpLoss(recipe)
@@ -183,6 +186,10 @@ class SlumpModule(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             logits = self(scaled_input(planes_of(batch, self.store.layout), self.member))
         return torch.sigmoid(logits[:, 0])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the precision beside the weights."""
+        checkpoint["precision"] = self.step_precision
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the recipe."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import nn
 
+from darts_xr.cube import Band
 from darts_xr.errors import TrainingError
 from darts_xr.inference import Checkpoint, read_checkpoint
 from darts_xr.inference.weights import Weights, load_safely, strip_wrappers
@@ -37,7 +39,7 @@ def first_weights(network: nn.Module, member: Checkpoint, start: Start) -> str:
     Raises
     ------
     TrainingError
-        The file is missing, holds another network, or shares no band with this one.
+        The file is missing, holds another network, shares no band with this one, or scales one otherwise.
     CheckpointError
         The file cannot be read.
 
@@ -50,7 +52,7 @@ def first_weights(network: nn.Module, member: Checkpoint, start: Start) -> str:
     """
     if start.checkpoint is not None:
         old = read_checkpoint(start.checkpoint)
-        fitted = _fit_bands(old.load_network().state_dict(), network.state_dict(), old.band_names, member)
+        fitted = _fit_bands(old.load_network().state_dict(), network.state_dict(), old.bands, member)
         _load(network, fitted, start.checkpoint)
         return f"checkpoint {old.name}, sha256 {old.sha256}"
     if start.encoder is not None:
@@ -97,22 +99,59 @@ def _first_kernel(weights: Mapping[str, torch.Tensor]) -> str:
 
 
 def _fit_bands(
-    old: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor], bands: Sequence[str], member: Checkpoint
+    old: Mapping[str, torch.Tensor],
+    new: Mapping[str, torch.Tensor],
+    bands: Sequence[Band],
+    member: Checkpoint,
 ) -> Weights:
     """Weights of an old network for a new one of the same kind that is given other bands."""
-    shared = [name for name in member.band_names if name in bands]
+    before = {band.name: (place, band) for place, band in enumerate(bands)}
+    shared = [name for name in member.band_names if name in before]
     if set(old) != set(new) or not shared:
         reason = "shares no band with it" if set(old) == set(new) else "has other layers"
         raise TrainingError(
             f"The checkpoint to start {member.name} from {reason}. Start from a network of the same architecture, "
             "or at random."
         )
+    if other := [b.name for b in member.bands if b.name in before and _scale(b) != _scale(before[b.name][1])]:
+        raise TrainingError(
+            f"The checkpoint to start {member.name} from scales {', '.join(other)} otherwise; take scaled_as(bands, "
+            "checkpoint.bands)."
+        )
     first = _first_kernel(new)
     kernel = torch.zeros_like(new[first])
     for place, name in enumerate(member.band_names):
-        if name in bands:
-            kernel[:, place] = old[first][:, list(bands).index(name)]
+        if name in before:
+            kernel[:, place] = old[first][:, before[name][0]]
     return {**old, first: kernel}
+
+
+def scaled_as(bands: Iterable[Band], old: Iterable[Band]) -> tuple[Band, ...]:
+    """Scale bands as an old network does, for one that goes on from it; those that it does not know stay as they are.
+
+    Examples
+    --------
+    >>> from darts_xr.cube import select_bands
+    >>> slope, wetness = select_bands(["slope", "tc_wetness"])
+    >>> [band.divisor for band in scaled_as([slope, wetness], [replace(slope, divisor=4.0)])]
+    [4.0, 255.0]
+    """
+    before = {band.name: band for band in old}
+    return tuple(
+        replace(
+            band,
+            offset=before[band.name].offset,
+            divisor=before[band.name].divisor,
+            clip=before[band.name].clip,
+        )
+        if band.name in before
+        else band
+        for band in bands
+    )
+
+
+def _scale(band: Band) -> tuple[float, float, bool]:
+    return band.offset, band.divisor, band.clip
 
 
 def _spread(kernel: torch.Tensor, bands: Sequence[str]) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from pipelines.commands.common import PATH, finish, verb
-from pipelines.console import screen, steps
+from pipelines.console import notes, screen, steps
 
 
 @click.command()
@@ -24,8 +25,12 @@ def command(configuration: Path, out: Path, devices: int, as_json: bool) -> None
     """
     from pipelines.training import train as run_train
 
-    with steps() as bar:
-        trained = run_train(configuration, out=out, devices=devices, say=bar.say)
+    try:
+        with steps() as bar:
+            trained = run_train(configuration, out=out, devices=devices, say=bar.say)
+    except KeyboardInterrupt:
+        notes.print(f"Stopped. The same command goes on from {out}.", highlight=False)
+        sys.exit(130)
     summary = {
         c.name: {
             "file": c.path,

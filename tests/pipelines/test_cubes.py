@@ -108,6 +108,23 @@ def test_image_bands_are_stored_too(small: Small, tmp_path: Path) -> None:
     xr.testing.assert_identical(ours, dx.open_cube(small.items[:3], bands=bands).load())
 
 
+def test_cloud_cover_is_kept_whichever_item_states_it(small: Small, tmp_path: Path) -> None:
+    items = [item.clone() for item in small.items[:3]]
+    for item, cover in zip(items, (None, 12.5, None), strict=True):
+        item.properties.pop("eo:cloud_cover", None)
+        if cover is not None:
+            item.properties["eo:cloud_cover"] = cover
+    store = tmp_path / "c.zarr"
+    dx.store_cube(items[:1], store, bands=["red"], bbox=items[0].bbox)
+    assert "cloud_cover" not in dx.open_cube(store).coords
+    dx.store_cube(items, store, bands=["red"])
+    stated = {
+        str(cube.item_id.item()): float(cube.cloud_cover) for _, cube in dx.open_cube(store).groupby("time")
+    }
+    assert stated.pop(items[1].id) == 12.5
+    assert np.isnan(list(stated.values())).all()
+
+
 def test_the_verb_adds_what_is_new_and_replaces_what_was_made_again(small: Small, tmp_path: Path) -> None:
     small.detect(tmp_path / "run", small.items[:2])
     command = ["cube", str(tmp_path / "run"), "--out", str(tmp_path / "c.zarr"), "--json"]

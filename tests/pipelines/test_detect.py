@@ -17,8 +17,10 @@ import rasterio
 import shapely
 import stackstac
 import xarray as xr
+from geopandas.testing import assert_geodataframe_equal
 
 import darts_xr as dx
+from darts_xr.objects import member_objects
 from darts_xr.products import LEVEL1_COLUMNS, LEVEL2_COLUMNS
 from darts_xr.sample import SampleWorld, read_truth
 from pipelines.aggregation import Products, aggregate, read_footprints
@@ -339,13 +341,27 @@ def test_new_scenes_leave_the_products_of_other_years_alone(world: SampleWorld, 
 
 
 def test_members_alone_are_written_on_request(world: SampleWorld, tmp_path: Path):
-    run = detect(
-        world.catalog, Settings(out=tmp_path, auxiliary=world.auxiliary, members=True),
-        only=[dx.load_items(world.catalog)[0].id],
-    )  # fmt: skip
-    alone = gpd.read_parquet(tmp_path / "scenes" / run.scenes[0]["id"] / "members.parquet")
+    item = dx.load_items(world.catalog)[0]
+    settings = Settings(out=tmp_path, auxiliary=world.auxiliary, members=True)
+    run = detect(world.catalog, settings, only=[item.id])
+    folder = tmp_path / "scenes" / item.id
+    alone, spread = (gpd.read_parquet(folder / name) for name in ("members.parquet", "spread.parquet"))
     assert set(alone["member"]) == {"tcvis", "notcvis"}
     assert len(alone) >= run.scenes[0]["counts"]["n_objects"]
+    # A run keeps of its members what objects are made of; here they are whole.
+    whole = dx.predict_members(
+        dx.open_scene(item, auxiliary=world.auxiliary), dx.load_ensemble("demo")
+    ).compute()
+    assert_geodataframe_equal(alone, member_objects(whole, threshold=settings.rules.threshold))
+    rules = settings.rules
+    labels = dx.label_objects(
+        whole["probability"], threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
+    )
+    found = dx.vectorize(labels, whole["spread"])
+    assert {*zip(spread["spread_mean"], spread["spread_max"], strict=True)} <= {
+        *zip(found["pval_mean"], found["pval_max"], strict=True)
+    }
+    assert len(spread) == run.scenes[0]["counts"]["n_objects"] > 0
 
 
 def test_years_select_what_is_aggregated(run: Run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +16,10 @@ import pytest
 import torch
 
 import darts_xr as dx
+from darts_xr.cube import scale_band, select_bands
 from darts_xr.errors import PatchError, TrainingError
 from darts_xr.inference import Architecture, load_ensemble, save_checkpoint
+from darts_xr.inference.network import bfloat16_slowdown
 from darts_xr.training import (
     Augmentation,
     Crop,
@@ -28,9 +32,12 @@ from darts_xr.training import (
     Start,
     first_weights,
     fit,
+    scaled_as,
+    standardised,
+    training_statistics,
     write_patches,
 )
-from darts_xr.training.draws import plain_loader
+from darts_xr.training.draws import plain_loader, planes_of
 from darts_xr.training.fitting import check_lessons
 from darts_xr.training.mining import HardGround
 from darts_xr.training.module import SlumpLoss, SlumpModule, pixel_scores
@@ -121,15 +128,26 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Pa
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-@pytest.mark.parametrize("vector", ["avx2", "avx512_bf16"])
-def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
+def test_a_training_that_is_ended_says_so(tmp_path: Path):
+    small_store(tmp_path / "train.zarr")
+    small_store(tmp_path / "validation.zarr", (5,))
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingError, match=r"SIGTERM before it was done; .* the same call goes on"):
+        killed.run(tmp_path, "ended", 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+        killed.run(tmp_path, "ended", 7, lambda: signal.raise_signal(signal.SIGINT))
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
+@pytest.mark.parametrize("times", [1.5, 0.5])
+def test_a_cpu_that_is_slower_in_bfloat16_trains_in_float32_and_says_so(
     tmp_path: Path,
     store: PatchStore,
-    vector: str,
+    times: float,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", vector: True})
+    monkeypatch.setattr("darts_xr.training.fitting.bfloat16_slowdown", lambda device: times)
     kinds: list[torch.dtype] = []
     member = member_of()
     network = member.architecture.build()
@@ -137,9 +155,9 @@ def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
     recipe = Recipe(
         epochs=1, batch=2, patches_per_epoch=2, precision="bf16-mixed", augmentation=Augmentation(p=0.0)
     )
-    record = fit(network, member, Lessons(store, store.rows), recipe, tmp_path / vector)
+    record = fit(network, member, Lessons(store, store.rows), recipe, tmp_path / "work")
     said = [r.getMessage() for r in caplog.records if "trains in float32" in r.getMessage()]
-    if vector == "avx2":
+    if times > 1:
         assert record["precision"] == "32-true"
         assert set(kinds) == {torch.float32}
         assert len(said) == 1
@@ -147,6 +165,20 @@ def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(
         assert record["precision"] == "bf16-mixed"
         assert set(kinds) == {torch.bfloat16}
         assert not said
+    # One that goes on does so as it began, whatever a machine would choose now.
+    monkeypatch.setattr("darts_xr.training.fitting.bfloat16_slowdown", lambda device: 1 / times)
+    again = fit(
+        member.architecture.build(),
+        member,
+        Lessons(store, store.rows),
+        replace(recipe, epochs=2),
+        tmp_path / "work",
+    )
+    assert again["precision"] == record["precision"]
+
+
+def test_what_bfloat16_costs_a_cpu_is_measured():
+    assert 0 < bfloat16_slowdown(torch.device("cpu")) < 1000
 
 
 def test_predictions_of_the_trainer_equal_those_of_the_engine(tmp_path: Path):
@@ -226,7 +258,25 @@ def test_ignored_pixels_count_in_no_loss():
         nothing.backward()
 
 
-def test_a_network_starts_from_one_with_other_bands(tmp_path: Path):
+def test_bands_are_standardised_over_the_training_patches(store: PatchStore):
+    bands = select_bands(["ndvi", "red"])
+    batch = plain_loader(store, store.rows, Recipe(batch=1000)).__iter__().__next__()
+    planes = planes_of(batch, store.layout)
+    valid = planes["valid"].numpy()
+    for before, band in zip(bands, standardised(bands, store, store.rows), strict=True):
+        seen = scale_band(band, planes[band.name].numpy()[valid])
+        assert abs(seen.mean()) < 0.05  # every fourth pixel is enough
+        assert seen.std() == pytest.approx(1, abs=0.05)
+        assert replace(band, offset=before.offset, divisor=before.divisor) == before
+    # What tells scenes apart does not depend on the scale.
+    taught = replace(member_of(("ndvi", "red")), bands=bands)
+    own = replace(taught, bands=standardised(bands, store, store.rows))
+    assert training_statistics(own, store, store.rows) == training_statistics(taught, store, store.rows)
+    with pytest.raises(TrainingError, match="one value everywhere in nir"):
+        standardised(select_bands(["nir"]), store, store.rows)
+
+
+def test_a_network_starts_from_one_with_other_bands(tmp_path: Path, store: PatchStore):
     old = member_of(("red", "nir"), "old")
     network = old.architecture.build().eval()
     saved = save_checkpoint(
@@ -242,6 +292,11 @@ def test_a_network_starts_from_one_with_other_bands(tmp_path: Path):
     other = replace(member, architecture=Architecture("Unet", "resnet18", 3, (8, 4, 4), 3))
     with pytest.raises(TrainingError, match="has other layers"):
         first_weights(other.architecture.build(), other, Start(checkpoint=saved.path))
+    bands = standardised(member.bands[:2], store, store.rows) + member.bands[2:]
+    otherwise = replace(member, bands=bands)
+    with pytest.raises(TrainingError, match="scales red otherwise"):
+        first_weights(wider, otherwise, Start(checkpoint=saved.path))
+    assert scaled_as(bands, old.bands) == (bands[0], *old.bands)
     stranger = member_of(("slope",))
     with pytest.raises(TrainingError, match="shares no band"):
         first_weights(stranger.architecture.build(), stranger, Start(checkpoint=saved.path))
