@@ -280,8 +280,8 @@ def network_of(
             network = member.load_network()
             if precision in ("bfloat16", "bfloat16-all") and (times := bfloat16_slowdown(where)) > 1:
                 log.warning(
-                    "precision %r: this CPU takes %.1f times as long for a convolution in bfloat16 as in float32, "
-                    "which is exact",
+                    "precision %r: this CPU takes %.1f times as long for a convolution in bfloat16 as in float32; "
+                    "leave precision out",
                     precision,
                     times,
                 )

@@ -220,9 +220,8 @@ def fit(
             raise TrainingError(
                 f"{member.name}: ended by a SIGTERM before it was done{_goes_on(folder)}"
             ) from error
-        except (
-            SystemExit
-        ) as error:  # what Lightning makes of an interrupt, which would end a notebook's kernel
+        except SystemExit as error:
+            # What Lightning makes of an interrupt. In a notebook it would end the cell without a word.
             raise KeyboardInterrupt(f"{member.name} was interrupted{_goes_on(folder)}") from error
     # Read back rather than asked of the trainer: where several processes trained, this one knows nothing.
     last = torch.load(state, map_location="cpu", weights_only=True)

@@ -60,7 +60,7 @@ def standardised(bands: Iterable[Band], store: PatchStore, rows: NDArray[np.inte
     Returns
     -------
     tuple of Band
-        The same bands in the same order. Where nothing is known a network then sees the mean.
+        The same bands in the same order. Invalid pixels, which networks see as 0, then have the mean.
 
     Raises
     ------

@@ -264,10 +264,12 @@ def test_objects_of_the_sample_world_are_the_same_in_half_precision_and_compiled
     found = []
     for ensemble in (exact, fast):
         prob = predict(scene, ensemble).compute()
-        found.append(vectorize(label_objects(prob), prob).geometry)
+        found.append(vectorize(label_objects(prob), prob, crs=None).geometry)
     assert len(found[0]) == len(found[1]) > 0
+    pixel = abs(scene.odc.geobox.resolution.x) ** 2
     for one, other in zip(*found, strict=True):
-        assert one.intersection(other).area / one.union(other).area >= 0.98
+        # In bfloat16 probability moves by up to 0.013: pixels at the threshold, two of an object of 34 here.
+        assert one.symmetric_difference(other).area <= max(0.02 * one.union(other).area, 2 * pixel)
 
 
 def test_numbers_too_large_for_half_precision_are_computed_again(

@@ -352,7 +352,10 @@ def test_members_alone_are_written_on_request(world: SampleWorld, tmp_path: Path
     whole = dx.predict_members(
         dx.open_scene(item, auxiliary=world.auxiliary), dx.load_ensemble("demo")
     ).compute()
-    assert_geodataframe_equal(alone, member_objects(whole, threshold=settings.rules.threshold))
+    whole_objects = member_objects(whole, threshold=settings.rules.threshold)
+    order = ["member", "object"]
+    files, memory = (frame.sort_values(order, ignore_index=True) for frame in (alone, whole_objects))
+    assert_geodataframe_equal(files, memory)
     rules = settings.rules
     labels = dx.label_objects(
         whole["probability"], threshold=rules.threshold, border=rules.border, min_pixels=rules.min_pixels
