@@ -218,10 +218,12 @@ def _train_member(
     if start.member is not None:
         start = replace(start, member=None, checkpoint=next(c.path for c in done if c.name == start.member))
     bands = select_bands(member.bands)
-    if member.scaling == "standardised":
+    known = () if start.checkpoint is None else read_checkpoint(start.checkpoint).bands
+    if kept := {band.name for band in known} & {band.name for band in bands}:
+        say(f"{name}: keeps the scales of what it starts from in {', '.join(sorted(kept))}")
+    if member.scaling == "standardised" and len(kept) < len(bands):
         bands = standardised(bands, lessons.store, lessons.rows)
-    if start.checkpoint is not None:
-        bands = scaled_as(bands, read_checkpoint(start.checkpoint).bands)
+    bands = scaled_as(bands, known)
     architecture = member.design.architecture(len(bands))
     torch.manual_seed(recipe.seed)
     network = architecture.build()

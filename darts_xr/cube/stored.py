@@ -18,7 +18,7 @@ LABELS = 1024  # time steps of a chunk of coordinates
 #: Coordinate that tells what a step was made from: a digest, another one when the scene was made again.
 STATE = "state"
 UNKNOWN = "unknown"
-#: Coordinate with the cloud cover that items state, and what it says of itself.
+#: Coordinate along ``time`` with the cloud cover, where an item states it, and its attributes.
 CLOUDS = "cloud_cover"
 ABOUT_CLOUDS = {"long_name": "cloud cover, as the item states it", "units": "percent"}
 

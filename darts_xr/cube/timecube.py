@@ -27,7 +27,6 @@ from darts_xr.planet.bands import IMAGE_BANDS
 PROVENANCE = (
     "constellation", "product", "mask_rule", "auxiliary", "ensemble", "checkpoints", "batch_norm", "tiling", "rules",
 )  # fmt: skip
-#: Coordinate along ``time`` of cubes of images whose items state it.
 SCENE_BANDS = (*IMAGE_BANDS, "ndvi", MASK_CLASS, "valid")
 
 

@@ -246,8 +246,8 @@ def _fold(convolution: nn.Conv2d, norm: Any) -> None:
 def bfloat16_slowdown(device: torch.device) -> float:
     """Measure how many times as long a convolution takes a CPU in bfloat16 as in float32; 1 for other devices.
 
-    What a processor says of itself does not tell: one with AVX2 alone took 10 times as long, an Intel with AVX-512 but
-    without AMX 1.5 times, an AMD with AVX-512 half as long (torch 2.13, docs/decisions.md).
+    What a processor says of itself does not tell: a training step took one with AVX2 alone 10 times as long, and 1.3
+    times one with AVX-512 and bfloat16, but without AMX (torch 2.13, docs/decisions.md).
     """
     if device.type != "cpu":
         return 1.0

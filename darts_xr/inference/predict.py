@@ -377,7 +377,7 @@ def predict_members(
         coords={**probability.coords, "member": [m.name for m in ensemble.members]},
         attrs={"long_name": "probability by member", "units": "1"},
     )
-    spread = (member.max("member") - member.min("member")).assign_attrs(
+    spread = (member.max("member", skipna=False) - member.min("member", skipna=False)).assign_attrs(
         long_name="largest minus smallest member", units="1"
     )
     return linked(

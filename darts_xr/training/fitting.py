@@ -149,12 +149,14 @@ def fit(
     on_gpu = torch.cuda.is_available()
     state = folder / STATE
     resume = state if state.is_file() else None
-    precision = precision_of(resume) or allowed_precision(recipe)
+    began, allowed = precision_of(resume), allowed_precision(recipe)
+    precision = began or allowed
     if precision != recipe.precision:
+        reason = "it began so" if began else f"this CPU takes longer for a convolution in {recipe.precision}"
+        log.warning("%s trains in float32: %s", member.name, reason)
+    elif precision != allowed:
         log.warning(
-            "%s trains in float32: this CPU takes longer for a convolution in %s",
-            member.name,
-            recipe.precision,
+            "%s goes on in %s, as it began, which takes this CPU longer than float32", member.name, precision
         )
     steps = recipe.epochs * steps_per_epoch(len(lessons.rows), recipe, devices)
     if resume is None:

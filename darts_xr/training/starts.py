@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -138,20 +139,12 @@ def scaled_as(bands: Iterable[Band], old: Iterable[Band]) -> tuple[Band, ...]:
     """
     before = {band.name: band for band in old}
     return tuple(
-        replace(
-            band,
-            offset=before[band.name].offset,
-            divisor=before[band.name].divisor,
-            clip=before[band.name].clip,
-        )
-        if band.name in before
-        else band
-        for band in bands
+        replace(band, **_scale(before[band.name])) if band.name in before else band for band in bands
     )
 
 
-def _scale(band: Band) -> tuple[float, float, bool]:
-    return band.offset, band.divisor, band.clip
+def _scale(band: Band) -> dict[str, Any]:
+    return {"offset": band.offset, "divisor": band.divisor, "clip": band.clip}
 
 
 def _spread(kernel: torch.Tensor, bands: Sequence[str]) -> torch.Tensor:

@@ -266,10 +266,10 @@ def test_objects_of_the_sample_world_are_the_same_in_half_precision_and_compiled
         prob = predict(scene, ensemble).compute()
         found.append(vectorize(label_objects(prob), prob, crs=None).geometry)
     assert len(found[0]) == len(found[1]) > 0
-    pixel = abs(scene.odc.geobox.resolution.x) ** 2
+    # In bfloat16 probability moves by up to 0.013: pixels at the threshold, two of an object of 34 here.
+    some = 2 * 3.0**2 if options.get("precision") == "bfloat16" else 0.0  # m²
     for one, other in zip(*found, strict=True):
-        # In bfloat16 probability moves by up to 0.013: pixels at the threshold, two of an object of 34 here.
-        assert one.symmetric_difference(other).area <= max(0.02 * one.union(other).area, 2 * pixel)
+        assert one.symmetric_difference(other).area <= max(0.02 * one.union(other).area, some)
 
 
 def test_numbers_too_large_for_half_precision_are_computed_again(

@@ -175,6 +175,8 @@ def test_a_cpu_that_is_slower_in_bfloat16_trains_in_float32_and_says_so(
         tmp_path / "work",
     )
     assert again["precision"] == record["precision"]
+    assert ("goes on in bf16-mixed, as it began" in caplog.text) == (times < 1)
+    assert ("trains in float32: it began so" in caplog.text) == (times > 1)
 
 
 def test_what_bfloat16_costs_a_cpu_is_measured():
