@@ -4,8 +4,10 @@
     python -m benchmarks.throughput demo --sweep
 
 Efficiency is valid pixels a second over the pixels a second of the bare members, run one after the other on loaded
-tiles of the windows' own size, in the same process and on the same threads. The collar is that of a swath rotated in
-its frame: 35 % no data. Scenes are noise; speed does not depend on what they show.
+tiles of the windows' own size, in the same process and on the same threads. Bare members compute whole tiles, as
+segmentation-models-pytorch does; ``predict`` decodes the cores of tiles only, so that its efficiency may be above 1.
+The collar is that of a swath rotated in its frame: 35 % no data. Scenes are noise; speed does not depend on what they
+show.
 """
 
 from __future__ import annotations

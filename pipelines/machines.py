@@ -10,7 +10,7 @@ from typing import Any
 
 from darts_xr.errors import PipelineError
 
-_RATES = ("bare members", "predict from memory", "files to polygons")
+_RATES = ("bare members", "members in predict", "predict from memory", "files to polygons")
 
 
 def reference_machines() -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         result = dict(json.loads(Path(path).read_text(encoding="utf-8")))
         for row in result["measurements"]:
-            row["per_worker"], row["pixels_per_second"]["bare members"]["median"]
+            row["per_worker"], *(row["pixels_per_second"][name]["median"] for name in _RATES)
         return result
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"{path} is no result of darts-xr bench --out ({error})") from error

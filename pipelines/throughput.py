@@ -137,15 +137,22 @@ def rate(pixels: int, work: Callable[[], Any], repeats: int, *, warm: bool = Tru
     return Rate(Spread.of(pixels, walls), Spread.of(pixels, cpus))
 
 
-def bare_members(ensemble: Ensemble, side: int, repeats: int, count: int | None = None) -> Rate:
-    """Pixels per second of all members, one after the other, on loaded tiles, as many a pass as ``predict`` takes."""
+def bare_members(
+    ensemble: Ensemble, side: int, repeats: int, count: int | None = None, margin: int | None = None
+) -> Rate:
+    """Pixels per second of all members, one after the other, on loaded tiles, as many a pass as ``predict`` takes.
+
+    Pixels are those of the tiles. Networks compute whole tiles, as segmentation-models-pytorch does; with ``margin``
+    what ``predict`` computes of a tile whose core ends so many pixels before its edges.
+    """
     device = resolve_device(ensemble.device)
     count = max(1, batch_pixels(device, ensemble) // side**2) if count is None else count
     loaded = []
     for member in ensemble.members:
         network, _ = network_of(
-            member, ensemble.device, ensemble.batch_norm, ensemble.compiled, precision=ensemble.precision
-        )
+            member, ensemble.device, ensemble.batch_norm, ensemble.compiled, precision=ensemble.precision,
+            whole=margin is None,
+        )  # fmt: skip
         tiles = torch.rand(count, len(member.bands), side, side, device=device)
         loaded.append((network, tiles.contiguous(memory_format=torch.channels_last)))
     half = compute_dtype(ensemble.precision, device)
@@ -157,7 +164,7 @@ def bare_members(ensemble: Ensemble, side: int, repeats: int, count: int | None 
             torch.autocast(device.type, dtype=half, enabled=half != torch.float32),
         ):
             for network, tiles in loaded:
-                torch.sigmoid(network(tiles)).sum().item()
+                torch.sigmoid(network(tiles, margin or 0)).sum().item()
 
     return rate(count * side**2, forward, repeats)
 
@@ -206,11 +213,12 @@ def bench(
     -------
     dict
         ``measurements``, one a number of workers: pixels per second (median, min, max of the repeats; all workers
-        together, valid pixels but for the bare members) of the bare members, of ``predict`` from memory and from files
-        to polygons; the last a worker; ``busy_share``, the time that the bare members alone would take for the pixels
-        that they see in the flow, as a share of its time; ``seen_per_valid``, these pixels (margins and masked ones
-        among them) for each valid one; peak memory of a worker. ``scaling``, ``sweep``; and for the 880 billion pixels
-        of the published archive with *these* networks: worker hours, hours with all workers, price.
+        together; pixels of tiles for members, else valid ones) of the bare members, of the members as ``predict`` runs
+        them, of ``predict`` from memory and from files to polygons; the last a worker; ``busy_share``, the time that
+        the members in ``predict`` alone would take for the pixels that they see in the flow, as a share of its time;
+        ``seen_per_valid``, these pixels (margins and masked ones among them) for each valid one; peak memory of a
+        worker. ``scaling``, ``sweep``; and for the 880 billion pixels of the published archive with *these* networks:
+        worker hours, hours with all workers, price.
 
     Raises
     ------
@@ -355,7 +363,7 @@ def _measure(
     count = len(_addresses(client))
     here = slice(0, _SCENES * count)
     items, auxiliary = scenes.items[here], str(scenes.world.auxiliary)
-    before = _on_workers(client, bare_members, ensemble, side, repeats)
+    before = _members(ensemble, side, repeats, client)
     scene = dx.open_scene(items[0], auxiliary=auxiliary, bands=ensemble.definitions).persist()
     memory = rate(scenes.valid[0], lambda: dask.compute(dx.predict(scene, ensemble)), repeats).wall
     runs = iter(range(repeats + 1))
@@ -368,28 +376,36 @@ def _measure(
             raise PipelineError(f"the measurement failed: {run.failed[0]['reason']}")
 
     flow = rate(sum(scenes.valid[here]), whole, repeats).wall
-    after = _on_workers(client, bare_members, ensemble, side, repeats)
     peaks = _on_workers(client, _peaks, ensemble.device)
-    # The machine may drift, so that the bare members are measured before and after.
-    bare = Spread(
-        sum(r.wall.median for r in (*before, *after)) / 2,
-        min(sum(r.wall.min for r in part) for part in (before, after)),
-        max(sum(r.wall.max for r in part) for part in (before, after)),
+    # The machine may drift, so that the members are measured before and after.
+    bare, cores = (
+        Spread((a.median + b.median) / 2, min(a.min, b.min), max(a.max, b.max))
+        for a, b in zip(before, _members(ensemble, side, repeats, client), strict=True)
     )
     return {
         "workers": count,
         "scenes": len(items),
         "pixels_per_second": {
             "bare members": bare.rounded(),
+            "members in predict": cores.rounded(),
             "predict from memory": memory.rounded(),
             "files to polygons": flow.rounded(),
         },
         "per_worker": round(flow.median / count),
-        "busy_share": round(flow.median * sum(scenes.seen[here]) / sum(scenes.valid[here]) / bare.median, 3),
+        "busy_share": round(flow.median * sum(scenes.seen[here]) / sum(scenes.valid[here]) / cores.median, 3),
         "seen_per_valid": round(sum(scenes.seen[here]) / sum(scenes.valid[here]), 3),
         "peak_worker_mib": max(peak[0] for peak in peaks),
         "peak_gpu_mib": max(peak[1] for peak in peaks) or None,
     }
+
+
+def _members(ensemble: Ensemble, side: int, repeats: int, client: Any) -> list[Spread]:
+    """Pixels per second of all workers' members at once: computing whole tiles, and as ``predict`` runs them."""
+    found = []
+    for margin in (None, ensemble.margin):
+        rates = _on_workers(client, bare_members, ensemble, side, repeats, None, margin)
+        found.append(Spread(*(sum(each) for each in zip(*(rate.wall for rate in rates), strict=True))))
+    return found
 
 
 def _peaks(device: str) -> tuple[int, int]:
@@ -402,7 +418,7 @@ def _peaks(device: str) -> tuple[int, int]:
 
 
 def _sweep(ensemble: Ensemble, kind: str, repeats: int) -> list[dict[str, Any]]:
-    """Bare members over batch, tile and precision; without a rate where the memory does not suffice."""
+    """Members in ``predict`` over batch, tile and precision; without a rate where the memory does not suffice."""
     rows = []
     for precision in _PRECISIONS[kind]:
         for part in _TILES[kind]:
@@ -415,7 +431,7 @@ def _sweep(ensemble: Ensemble, kind: str, repeats: int) -> list[dict[str, Any]]:
                     torch.cuda.reset_peak_memory_stats()
                 try:
                     chosen = replace(ensemble, precision=precision)  # type: ignore[arg-type]
-                    found = bare_members(chosen, side, repeats, count=batch).wall
+                    found = bare_members(chosen, side, repeats, count=batch, margin=ensemble.margin).wall
                 except torch.OutOfMemoryError:
                     rows.append({**row, "seen": None, "kept": None})
                     continue

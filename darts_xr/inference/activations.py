@@ -11,9 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from darts_xr.inference.core_network import WholeNetwork, core_network
 from darts_xr.inference.network import Architecture
 
-_known: dict[tuple[str, int], float] = {}
+_known: dict[tuple[str, int, int | None], float] = {}
 _counting = threading.Lock()
 
 
@@ -47,7 +48,7 @@ class _Held(TorchDispatchMode):
         self.now -= self._sizes.pop(storage)
 
 
-def activation_bytes(architecture: Architecture, side: int) -> float:
+def activation_bytes(architecture: Architecture, side: int, margin: int | None) -> float:
     """Bytes that a forward pass in float32 holds at its peak for each pixel of its input, the input included.
 
     Counted once for each architecture and size, on tensors that have a shape and no content (torch's ``meta`` device),
@@ -59,6 +60,8 @@ def activation_bytes(architecture: Architecture, side: int) -> float:
         The network.
     side : int
         Side of a square input that it takes, pixels.
+    margin : int or None
+        Pixels at its edges for which no answer is wanted; None: the network computes whole tiles.
 
     Returns
     -------
@@ -67,16 +70,17 @@ def activation_bytes(architecture: Architecture, side: int) -> float:
 
     Examples
     --------
-    >>> 900 < activation_bytes(Architecture(in_channels=10), 512) < 1200
+    >>> 900 < activation_bytes(Architecture(in_channels=10), 512, None) < 1200
     True
     """
-    key = repr(architecture), side
+    key = repr(architecture), side, margin
     with _counting:
         if key not in _known:
             # Built with weights and then emptied: some encoders read numbers off a tensor as they are built.
-            network = architecture.build().eval().to("meta")
+            built = architecture.build().eval()
+            network = (WholeNetwork(built) if margin is None else core_network(built)).to("meta")
             pixels = torch.empty(1, architecture.in_channels, side, side, device="meta")
             with torch.inference_mode(), _Held() as held:
-                network(pixels)
+                network(pixels, margin or 0)
             _known[key] = 4 * architecture.in_channels + held.peak / side**2
         return _known[key]

@@ -24,7 +24,8 @@ _asking = threading.Lock()
 def pass_bytes(ensemble: Ensemble) -> float:
     """Memory that a forward pass takes for each pixel, bytes; of the member that takes most."""
     side = ensemble.tile + 2 * ensemble.margin  # whatever is asked of them, they take this
-    return _BESIDE * max(activation_bytes(member.architecture, side) for member in ensemble.members)
+    margin = ensemble.margin if ensemble.batch_norm == "eval" else None
+    return _BESIDE * max(activation_bytes(member.architecture, side, margin) for member in ensemble.members)
 
 
 def batch_pixels(device: torch.device, ensemble: Ensemble) -> int:

@@ -16,6 +16,7 @@ from torch import nn
 from darts_xr.cube.bands import BANDS, Band
 from darts_xr.errors import CheckpointError, ParameterError, TilingError
 from darts_xr.inference.checkpoint import Checkpoint, read_checkpoint
+from darts_xr.inference.core_network import WholeNetwork, checked_core_network
 from darts_xr.inference.network import (
     bfloat16_slowdown,
     divide_logits,
@@ -35,7 +36,7 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16", "bfloat16-all", "floa
 #: What stands wherever networks without any real training met a scene that is not synthetic.
 DEMO_CAUTION = "demo networks, trained on synthetic scenes only: no result to rely on"
 
-_networks: dict[tuple[str, str, str, bool, bool, bool], nn.Module] = {}
+_networks: dict[tuple[str, str, str, bool, bool, bool, bool], nn.Module] = {}
 _loading = threading.Lock()
 
 
@@ -269,12 +270,17 @@ def network_of(
     *,
     calibrated: bool = False,
     precision: Precision = "auto",
+    whole: bool = False,
 ) -> tuple[nn.Module, torch.device]:
-    """Return a member's network, made ready for prediction on its device once in this process."""
+    """Return a member's network, made ready for prediction on its device once in this process.
+
+    It takes tiles and a margin and gives the logits of their cores. With ``whole`` it computes whole tiles, as
+    segmentation-models-pytorch does, whatever is kept of them.
+    """
     keep_freed_memory()  # here too: an ensemble may come to a process as a pickle
     where = resolve_device(device)
     rough_encoder = precision == "bfloat16-all"
-    key = (member.sha256, str(where), batch_norm, compiled, calibrated, rough_encoder)
+    key = (member.sha256, str(where), batch_norm, compiled, calibrated, rough_encoder, whole)
     with _loading:  # two threads would otherwise load the same weights at the same time
         if key not in _networks:
             network = member.load_network()
@@ -287,13 +293,15 @@ def network_of(
                 )
             if calibrated and member.temperature is not None:
                 divide_logits(network, member.temperature)
+            channels, stride = member.architecture.in_channels, member.architecture.stride
             if batch_norm == "per-tile":
                 use_batch_statistics(network)
+                whole = True  # the margin belongs to a tile's statistics
             else:
-                side = 4 * member.architecture.stride
-                network = fold_batch_norm(network, member.architecture.in_channels, side)
+                network = fold_batch_norm(network, channels, 4 * stride)
             if not rough_encoder:
                 keep_encoder_exact(network)
-            network = network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            _networks[key] = torch.compile(network) if compiled else network  # type: ignore[assignment]
+            ready = WholeNetwork(network) if whole else checked_core_network(network, channels, stride)
+            ready = ready.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _networks[key] = torch.compile(ready) if compiled else ready  # type: ignore[assignment]
         return _networks[key], where

@@ -128,7 +128,9 @@ def member_probabilities(
                 try:
                     kept = _probability(network, tiles, margin, ensemble, augment, checks)
                 except Exception as error:  # whatever a network raises, the message must say where
-                    raise _failure(error, network, tiles, batch, ensemble, member, place, origin) from error
+                    raise _failure(
+                        error, network, tiles, margin, batch, ensemble, member, place, origin
+                    ) from error
                 for window, p in zip(batch, kept, strict=True):
                     target = result[number, window.top : window.bottom, window.left : window.right]
                     target.copy_(p[: target.shape[0], : target.shape[1]])
@@ -169,6 +171,7 @@ def _failure(
     error: Exception,
     network: nn.Module,
     tiles: torch.Tensor,
+    margin: int,
     batch: Sequence[Window],
     ensemble: Ensemble,
     member: Checkpoint,
@@ -181,7 +184,7 @@ def _failure(
             f"{place}: {tiles.device} failed under member {member.name} ({type(error).__name__}: {error}). Nothing can "
             "be computed there until this process starts anew; if it comes again, look at the machine's GPU log."
         )
-    window = batch[_failing(network, tiles, ensemble)]
+    window = batch[_failing(network, tiles, margin, ensemble)]
     at = origin[0] + window.top, origin[1] + window.left
     return PredictionError(
         f"{place}: member {member.name} failed on the tile of {tiles.shape[-2]} × {tiles.shape[-1]} px whose core "
@@ -234,13 +237,12 @@ def _probability(
 ) -> torch.Tensor:
     """Probability of the tiles' cores, (tile, y, x); in halves where the memory does not suffice."""
     try:
-        p = _once(network, tiles, (), ensemble, checks)
+        p = _once(network, tiles, margin, (), ensemble, checks)
         if augment:
             for flip in _FLIPS:
-                p += _once(network, tiles, flip, ensemble, checks)
+                p += _once(network, tiles, margin, flip, ensemble, checks)
             p /= 1 + len(_FLIPS)
-        height, width = p.shape[1:]
-        return p[:, margin : height - margin, margin : width - margin]
+        return p
     except torch.OutOfMemoryError:
         if len(tiles) == 1:
             raise
@@ -254,24 +256,25 @@ def _probability(
 def _once(
     network: nn.Module,
     tiles: torch.Tensor,
+    margin: int,
     flip: tuple[int, ...],
     ensemble: Ensemble,
     checks: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Probability of whole tiles; in float16, ``checks`` gets whether all numbers kept within its range."""
+    """Probability of the tiles' cores; in float16, ``checks`` gets whether all numbers kept within its range."""
     pixels = torch.flip(tiles, flip).contiguous(memory_format=torch.channels_last) if flip else tiles
     with _precision(ensemble, tiles.device):
-        logits = network(pixels)
+        logits = network(pixels, margin)
     if compute_dtype(ensemble.precision, tiles.device) is torch.float16:
         checks.append(logits.isfinite().all())
     return torch.flip(torch.sigmoid(logits[:, 0].float()), flip)
 
 
-def _failing(network: nn.Module, tiles: torch.Tensor, ensemble: Ensemble) -> int:
+def _failing(network: nn.Module, tiles: torch.Tensor, margin: int, ensemble: Ensemble) -> int:
     """Find the first tile that fails on its own; 0 where only all of them together do."""
     for number, tile in enumerate(tiles[:, None]):
         try:
-            _once(network, tile, (), ensemble, [])
+            _once(network, tile, margin, (), ensemble, [])
         except Exception as error:  # any failure is the one looked for
             log.debug("tile %d of %d fails alone: %s", number, len(tiles), error)
             return number

@@ -190,11 +190,16 @@ def fold_batch_norm(network: nn.Module, channels: int, side: int) -> nn.Module:
             if child in replacements:
                 setattr(parent, name, replacements[child])
     with torch.inference_mode():
-        same = torch.allclose(folded(probe), expected, rtol=1e-4, atol=1e-4)
-    if not same:
+        found = folded(probe)
+    if not same_answer(found, expected):
         log.info("batch normalisation stays: folded, the network gives other numbers")
         return network
     return folded
+
+
+def same_answer(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two ways of computing logits differ by no more than sums in float32 in another order do."""
+    return bool((found - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max())))
 
 
 def divide_logits(network: nn.Module, temperature: float) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from darts_xr.errors import TilingError
 from darts_xr.inference import Ensemble, network_input, predict
+from darts_xr.inference.core_network import WholeNetwork
 from tests.helpers import raise_if_dask_computes
 from tests.inference.worlds import scene_of, small_ensemble
 
@@ -74,7 +75,8 @@ def test_equals_a_plain_reimplementation(
     ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], chunks: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(
-        "darts_xr.inference.forward.network_of", lambda *_, **__: (_Cheap(), torch.device("cpu"))
+        "darts_xr.inference.forward.network_of",
+        lambda *_, **__: (WholeNetwork(_Cheap()), torch.device("cpu")),
     )
     valid = np.ones(shape, bool)
     valid[:300, :1030] = False
@@ -104,7 +106,8 @@ def test_windows_without_a_valid_pixel_are_not_predicted(
             return super().forward(pixels)
 
     monkeypatch.setattr(
-        "darts_xr.inference.forward.network_of", lambda *_, **__: (Counting(), torch.device("cpu"))
+        "darts_xr.inference.forward.network_of",
+        lambda *_, **__: (WholeNetwork(Counting()), torch.device("cpu")),
     )
     valid = np.zeros((1024, 2500), bool)
     valid[:, 2400:] = True
@@ -129,7 +132,8 @@ def test_a_window_asks_only_for_the_published_windows_that_cover_it(
             return super().forward(pixels)
 
     monkeypatch.setattr(
-        "darts_xr.inference.forward.network_of", lambda *_, **__: (Counting(), torch.device("cpu"))
+        "darts_xr.inference.forward.network_of",
+        lambda *_, **__: (WholeNetwork(Counting()), torch.device("cpu")),
     )
     scene = scene_of(np.ones((1024, 2500), bool), chunks=(512, 512))
     part = predict(scene, ensemble, tiling="legacy", window=(slice(500, 520), slice(800, 900))).compute()

@@ -31,13 +31,15 @@ def test_activations_are_counted_as_pytorch_holds_them(monkeypatch: pytest.Monke
     monkeypatch.setattr(Architecture, "build", lambda _: Two())
     network = Architecture(encoder="made up", in_channels=4)
     # 4 bands, 32 channels and the one of the answer are there at the same time, each of 4 bytes.
-    assert activation_bytes(network, 256) == pytest.approx(4 * (4 + 32 + 1))
+    assert activation_bytes(network, 256, None) == pytest.approx(4 * (4 + 32 + 1))
 
 
 def test_a_larger_decoder_takes_more_memory_a_pixel() -> None:
     sizes = [
         activation_bytes(
-            Architecture(encoder="tu-regnetx_002", depth=3, decoder_channels=channels, in_channels=4), 128
+            Architecture(encoder="tu-regnetx_002", depth=3, decoder_channels=channels, in_channels=4),
+            128,
+            None,
         )
         for channels in ((16, 8, 8), (64, 32, 32))
     ]
@@ -46,7 +48,7 @@ def test_a_larger_decoder_takes_more_memory_a_pixel() -> None:
 
 def test_encoders_that_read_numbers_off_tensors_are_counted_too() -> None:
     mix = Architecture(name="Unet", encoder="mit_b0", depth=5, in_channels=4)
-    assert 100 < activation_bytes(mix, 128) < 1000
+    assert 100 < activation_bytes(mix, 128, None) < 1000
 
 
 def test_a_tile_that_the_machine_cannot_hold_is_refused_by_name_and_memory_once_taken_is_kept(

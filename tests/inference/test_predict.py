@@ -32,6 +32,7 @@ from darts_xr.inference import (
     predict,
     predict_members,
 )
+from darts_xr.inference.core_network import WholeNetwork
 from darts_xr.inference.ensemble import network_of
 from darts_xr.inference.reach import reach
 from darts_xr.objects import label_objects, vectorize
@@ -67,7 +68,8 @@ def replaced(monkeypatch: pytest.MonkeyPatch, network: nn.Module) -> Iterator[No
     """Let every member be the given network."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            "darts_xr.inference.forward.network_of", lambda *_, **__: (network, torch.device("cpu"))
+            "darts_xr.inference.forward.network_of",
+            lambda *_, **__: (WholeNetwork(network), torch.device("cpu")),
         )
         yield
 
@@ -266,8 +268,8 @@ def test_objects_of_the_sample_world_are_the_same_in_half_precision_and_compiled
         prob = predict(scene, ensemble).compute()
         found.append(vectorize(label_objects(prob), prob, crs=None).geometry)
     assert len(found[0]) == len(found[1]) > 0
-    # In bfloat16 probability moves by up to 0.013: pixels at the threshold, two of an object of 34 here.
-    some = 2 * 3.0**2 if options.get("precision") == "bfloat16" else 0.0  # m²
+    # Probability moves by up to 0.016 in bfloat16 and 0.003 in float16: pixels at the threshold, of small objects here.
+    some = {"bfloat16": 2, "float16": 1}.get(options.get("precision", ""), 0) * 3.0**2  # m²
     for one, other in zip(*found, strict=True):
         assert one.symmetric_difference(other).area <= max(0.02 * one.union(other).area, some)
 

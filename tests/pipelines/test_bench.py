@@ -51,8 +51,8 @@ def test_the_figures_of_a_result_fit_together(written: Path):
         assert 0 < found["min"] <= found["median"] <= found["max"]
     flow = row["pixels_per_second"]["files to polygons"]["median"]
     assert row["per_worker"] == flow
-    bare = row["pixels_per_second"]["bare members"]["median"]
-    assert row["busy_share"] == pytest.approx(flow * row["seen_per_valid"] / bare, abs=2e-3)
+    members = row["pixels_per_second"]["members in predict"]["median"]
+    assert row["busy_share"] == pytest.approx(flow * row["seen_per_valid"] / members, abs=2e-3)
     assert (
         1 < row["seen_per_valid"] < 3
     )  # tiles of 256 with a margin of 16, cut to swaths that fill 65 % of the frame

@@ -25,6 +25,7 @@ from rich.console import Console
 import darts_xr as dx
 from darts_xr.errors import CatalogError, DeviceError, OutputError, PipelineError, RemoteReadError
 from darts_xr.inference import batches, forward
+from darts_xr.inference.core_network import WholeNetwork
 from pipelines import console, scenes, throughput
 from pipelines.aggregation import aggregate
 from pipelines.cli import main
@@ -169,7 +170,9 @@ def test_the_bare_networks_of_bench_are_given_batches_as_large_as_those_of_predi
             return pixels[:, :1]
 
     for module in (throughput, forward):
-        monkeypatch.setattr(module, "network_of", lambda *_, **__: (Noting(), torch.device("cpu")))
+        monkeypatch.setattr(
+            module, "network_of", lambda *_, **__: (WholeNetwork(Noting()), torch.device("cpu"))
+        )
     for module in (throughput, batches):
         monkeypatch.setattr(module, "batch_pixels", lambda *_: 3 * side**2)
     throughput.bare_members(ensemble, side, 1)
