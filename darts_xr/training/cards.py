@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from darts_xr.cube.bands import BANDS, Band
 from darts_xr.inference import Checkpoint
 from darts_xr.training.judging import Judgement
 
@@ -41,6 +42,7 @@ def member_card(member: Checkpoint, judgement: Judgement | None) -> str:
     facts = {
         "Network": f"{member.architecture.name}/{member.architecture.encoder}, depth {member.architecture.depth}",
         "Bands": ", ".join(member.band_names),
+        "Scales of the bands": _scales(member.bands),
         "Labels": f"{t.get('dataset', 'unnamed')}, version {t.get('version', 'unknown')}",
         "Regions": ", ".join(t.get("regions", [])) or "unknown",
         "Training data": _data(t.get("train")),
@@ -116,6 +118,19 @@ def ensemble_card(
     lines += ["", *(f"\n{m.training['card']}" for m in members if m.training.get("card"))]
     lines += ["", "## Limits", "", *(f"* {line}" for line in (*limits, *_ALWAYS))]
     return "\n".join(lines) + "\n"
+
+
+def _scales(bands: Sequence[Band]) -> str:
+    """Say what a network is given of each band's value where that is not what the published ones are given."""
+    own = [
+        band
+        for band in bands
+        if band.name not in BANDS
+        or (band.offset, band.divisor, band.clip)
+        != (BANDS[band.name].offset, BANDS[band.name].divisor, BANDS[band.name].clip)
+    ]
+    texts = [f"({band.name} {band.offset:+.4g}) / {band.divisor:.4g}" for band in own]
+    return ", ".join(texts) or "as published"
 
 
 def _data(described: Any) -> str:

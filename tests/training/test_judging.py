@@ -174,6 +174,10 @@ def test_cards_say_what_was_learnt_and_how_good_it_was(tmp_path: Path, store: Pa
     text = member_card(members[0], judgement)
     for words in ("iteration007-abcd", "red, nir", "1.500", "95 % interval", "calibration error", "MIT"):
         assert words in text
+    assert "| Scales of the bands | as published |" in text
+    red, nir = members[0].bands
+    own = replace(members[0], bands=(red, replace(nir, offset=-2000.0, divisor=812.5)))
+    assert "| Scales of the bands | (nir -2000) / 812.5 |" in member_card(own, None)
     whole = ensemble_card(members, judgement, match={"slumps": 12}, limits=["only here"])
     for words in (members[0].sha256, "synthetic", "a+b", "| slumps | 12 |", "* only here"):
         assert words in whole
