@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import margins, throughput
+from benchmarks import margins, throughput, work
+from darts_xr.inference import Architecture
 from tests.inference.worlds import small_ensemble
 
 
@@ -30,3 +31,12 @@ def test_throughput_runs_at_toy_size(models: list[str]) -> None:
 def test_the_swath_leaves_the_collar_that_was_asked_for() -> None:
     assert throughput.swath(500, 0.35).mean() == pytest.approx(0.65, abs=0.005)
     assert not throughput.swath(500, 0.35)[0, 0]
+
+
+def test_work_is_counted_at_toy_size_and_a_decoded_margin_would_cost_more() -> None:
+    design = Architecture(encoder="resnet18", depth=3, decoder_channels=(64, 32, 16), in_channels=3)
+    full, cut = work.benchmark(design, sizes=(256,), tile=128, margin=32)["rows"]
+    assert full["seen"] == pytest.approx((192 / 128) ** 2, abs=1e-3)
+    assert full["work"] < 0.75 * full["seen"]
+    assert full["work"] < cut["work"] < cut["seen"]
+    assert work.benchmark(design, sizes=(256,), tile=128, margin=0)["rows"][0]["work"] < 1
