@@ -2,9 +2,9 @@
 
     python -m benchmarks.work --sizes 2048 4096 8192 --json work.json
 
-For each size a full frame and a swath that leaves 35 % of it empty. *Seen* are the pixels that the networks see for each
-valid one; *work* are the multiplications for each valid pixel, in multiples of what segmentation-models-pytorch takes for
-a pixel of a tile: 1 is a scene without margins of which nothing is saved.
+For each size a full frame and a swath that leaves 35 % of it empty. *Seen* are the pixels that the networks see for
+each valid one; *work* are the multiplications for each valid pixel, in multiples of what segmentation-models-pytorch
+takes for a pixel of a tile: 1 is a scene without margins of which nothing is saved.
 """
 
 from __future__ import annotations
