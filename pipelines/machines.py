@@ -32,7 +32,9 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
             row["per_worker"], *(row["pixels_per_second"][name]["median"] for name in _RATES)
         return result
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"{path} is no result of darts-xr bench --out ({error})") from error
+        raise PipelineError(
+            f"{path} is no result of darts-xr bench --out, or one of an older version ({error}); measure again"
+        ) from error
 
 
 def compare(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
