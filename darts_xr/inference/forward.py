@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -19,6 +17,7 @@ from darts_xr.cube.bands import Band, scale_band
 from darts_xr.errors import DeviceError, PredictionError
 from darts_xr.inference.batches import batches
 from darts_xr.inference.checkpoint import Checkpoint
+from darts_xr.inference.devices import await_event, download, networks_thread, record, upload
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
 from darts_xr.inference.structured import VALID, planes_of, to_bytes
 from darts_xr.inference.tiles import Window
@@ -35,10 +34,6 @@ _DTYPES = {
     "float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "bfloat16-all": torch.bfloat16,
     "float16": torch.float16,
 }  # fmt: skip
-
-_slots: dict[str, threading.BoundedSemaphore] = {}
-_opening = threading.Lock()
-_thread = threading.local()
 
 
 def network_input(
@@ -105,13 +100,43 @@ def member_probabilities(
         (member, y, x) float32, ``shape`` pixels.
     """
     device = resolve_device(ensemble.device)
-    raw = _upload(to_bytes(block), device)
+    raw, arrived = upload(to_bytes(block), device)
+    result, finite, done = networks_thread(device).submit(
+        _answer, raw, arrived, block.dtype, windows, ensemble=ensemble, margin=margin, shape=shape, augment=augment,
+        place=place, origin=origin,
+    ).result()  # fmt: skip
+    host, sound = download(result, finite, done)
+    if sound:
+        _check_finite(host, windows, ensemble, place, origin)
+        return host
+    log.warning("numbers too large for float16 in a block of %s: it is repeated in float32", place)
+    return member_probabilities(
+        block, windows, ensemble=replace(ensemble, precision="float32"), margin=margin, shape=shape, augment=augment,
+        place=place, origin=origin,
+    )  # fmt: skip
+
+
+def _answer(
+    raw: torch.Tensor,
+    arrived: torch.cuda.Event | None,
+    kind: np.dtype[Any],
+    windows: Sequence[Window],
+    *,
+    ensemble: Ensemble,
+    margin: int,
+    shape: tuple[int, int],
+    augment: bool,
+    place: str,
+    origin: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]:
+    """Member probabilities on the device, whether all of its passes kept within their type, and when they are done."""
+    device = raw.device
     checks: list[torch.Tensor] = []
-    with _slot(device), products(ensemble.precision, device), torch.inference_mode():
-        _await_upload(device)
+    with products(ensemble.precision, device), torch.inference_mode():
+        await_event(arrived, device)
         result = torch.full((len(ensemble.members), *shape), torch.nan, device=device)
         bands = _distinct_bands(ensemble)
-        planes = planes_of(raw, block.dtype)
+        planes = planes_of(raw, kind)
         scaled = _scaled(planes, planes[VALID] > 0, bands)
         for number, member in enumerate(ensemble.members):
             network, _ = network_of(
@@ -135,17 +160,7 @@ def member_probabilities(
                     target = result[number, window.top : window.bottom, window.left : window.right]
                     target.copy_(p[: target.shape[0], : target.shape[1]])
         # The host does not wait for the answer here: it comes with the result.
-        finite = torch.stack(checks).all() if checks else None
-        done = _record(device)
-    host, sound = _download(result, finite, done)
-    if sound:
-        _check_finite(host, windows, ensemble, place, origin)
-        return host
-    log.warning("numbers too large for float16 in a block of %s: it is repeated in float32", place)
-    return member_probabilities(
-        block, windows, ensemble=replace(ensemble, precision="float32"), margin=margin, shape=shape, augment=augment,
-        place=place, origin=origin,
-    )  # fmt: skip
+        return result, torch.stack(checks).all() if checks else None, record(device)
 
 
 def _check_finite(
@@ -320,60 +335,3 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.float32
     # Not bfloat16: with its three digits objects change their outlines, with float16's they stay.
     return torch.float16 if torch.cuda.get_device_capability(device) >= (7, 0) else torch.float32
-
-
-def _slot(device: torch.device) -> threading.BoundedSemaphore:
-    """Leave to compute on a device: one block at a time, or as many as torch's own threads leave cores for."""
-    key = str(device)
-    with _opening:
-        if key not in _slots:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            count = 1 if device.type == "cuda" else max(1, cores // torch.get_num_threads())
-            _slots[key] = threading.BoundedSemaphore(count)
-        return _slots[key]
-
-
-def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    """Stream on which a thread moves pixels, beside the one on which networks run."""
-    streams: dict[torch.device, torch.cuda.Stream] = _thread.__dict__.setdefault("streams", {})
-    if device not in streams:
-        streams[device] = torch.cuda.Stream(device)
-    return streams[device]
-
-
-def _upload(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """Bring an array to the device; on a GPU the copy runs beside what other threads compute there."""
-    tensor = torch.from_numpy(array)
-    if device.type != "cuda":
-        return tensor
-    with torch.cuda.stream(_copy_stream(device)):
-        moved = tensor.pin_memory().to(device, non_blocking=True)
-    moved.record_stream(torch.cuda.current_stream(device))
-    return moved
-
-
-def _await_upload(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).wait_stream(_copy_stream(device))
-
-
-def _record(device: torch.device) -> torch.cuda.Event | None:
-    """Mark the place in a GPU's queue up to which this block's work lies."""
-    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-
-
-def _download(
-    result: torch.Tensor, finite: torch.Tensor | None, done: torch.cuda.Event | None
-) -> tuple[FloatArray, bool]:
-    """Bring the result to the host, and whether it is finite; on a GPU the next block computes meanwhile."""
-    if done is None:
-        return result.numpy(), finite is None or bool(finite)
-    stream = _copy_stream(result.device)
-    stream.wait_event(done)
-    with torch.cuda.stream(stream):
-        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        host.copy_(result, non_blocking=True)
-        sound = finite is None or bool(finite)  # waits for the copy too
-    result.record_stream(stream)
-    stream.synchronize()
-    return host.numpy(), sound

@@ -1,0 +1,80 @@
+"""Pixels to a device and back, and the threads in which networks run there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+_pools: dict[tuple[int, str], ThreadPoolExecutor] = {}
+_opening = threading.Lock()
+_thread = threading.local()
+
+
+def networks_thread(device: torch.device) -> ThreadPoolExecutor:
+    """Threads that run all passes on a device: one, or on a CPU as many as torch's own threads leave cores for.
+
+    Whoever asks waits. A pass in a thread of its own would bring threads of its own to a CPU, which get in the way of
+    those of the pass before, and a plan cache of its own to a GPU.
+    """
+    key = os.getpid(), str(device)  # a forked process has none of its parent's threads
+    with _opening:
+        if key not in _pools:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            count = 1 if device.type == "cuda" else max(1, cores // torch.get_num_threads())
+            _pools[key] = ThreadPoolExecutor(count, thread_name_prefix=f"networks on {device}")
+        return _pools[key]
+
+
+def upload(array: NDArray[np.generic], device: torch.device) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """Bring an array to the device; on a GPU the copy runs beside what is computed there, until the event."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor, None
+    stream = _copy_stream(device)
+    with torch.cuda.stream(stream):
+        moved = tensor.pin_memory().to(device, non_blocking=True)
+    moved.record_stream(torch.cuda.default_stream(device))
+    return moved, stream.record_event()
+
+
+def await_event(event: torch.cuda.Event | None, device: torch.device) -> None:
+    """Let what this thread asks of the device from now on run after an event; the host does not wait."""
+    if event is not None:
+        torch.cuda.current_stream(device).wait_event(event)
+
+
+def record(device: torch.device) -> torch.cuda.Event | None:
+    """Mark the place in a GPU's queue up to which this thread's work lies."""
+    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+
+
+def download(
+    result: torch.Tensor, finite: torch.Tensor | None, done: torch.cuda.Event | None
+) -> tuple[FloatArray, bool]:
+    """Bring the result to the host, and whether it is finite; on a GPU the next block computes meanwhile."""
+    if done is None:
+        return result.numpy(), finite is None or bool(finite)
+    stream = _copy_stream(result.device)
+    stream.wait_event(done)
+    with torch.cuda.stream(stream):
+        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        host.copy_(result, non_blocking=True)
+        sound = finite is None or bool(finite)  # waits for the copy too
+    result.record_stream(stream)
+    stream.synchronize()
+    return host.numpy(), sound
+
+
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Stream on which a thread moves pixels, beside the one on which networks run."""
+    streams: dict[torch.device, torch.cuda.Stream] = _thread.__dict__.setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)
+    return streams[device]
