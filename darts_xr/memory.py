@@ -21,6 +21,7 @@ ALLOCATOR_VARIABLES = {
     "MALLOC_TRIM_THRESHOLD_": 2**31 - 1,  # of which so much is kept
     "MALLOC_ARENA_MAX": 1,  # another arena would hold no more than 64 MiB in one piece
 }
+_LARGE_PIECE = 2**26 + 2**20  # bytes
 # Numbers of the same parameters in malloc.h.
 _PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_ARENA_MAX": -8}
 
@@ -30,8 +31,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, up to 2 GiB; asked for once, further calls cost nothing.
 
     What a variable of :data:`ALLOCATOR_VARIABLES` in the environment says stays as it is. Threads that took memory
-    before may go on with an arena of their own, which keeps pieces of up to 64 MiB only; so it is called before a
-    graph is computed, by ``open_scene``, ``load_ensemble`` and ``predict``.
+    before may go on with an arena of their own, which keeps pieces of up to 64 MiB only, and threads that begin later
+    may be given such an arena; so it is called before a graph is computed, by ``open_scene``, ``load_ensemble`` and
+    ``predict``, and :func:`keeps_large_pieces` tells what a thread has got.
 
     Returns
     -------
@@ -52,3 +54,19 @@ def keep_freed_memory() -> bool:
     if refused:
         log.info("freed memory goes back to the system: the C library refuses %s", ", ".join(refused))
     return not refused
+
+
+def keeps_large_pieces() -> bool:
+    """Whether what this thread frees stays with the process, pieces of more than 64 MiB too.
+
+    The C library's first arena lies below the program break and can hold them; those that it made for other threads
+    cannot, and which one a thread gets is chance in a process that had some before :func:`keep_freed_memory`.
+    """
+    library = ctypes.CDLL(None)
+    library.malloc.restype = library.sbrk.restype = ctypes.c_void_p
+    library.malloc.argtypes, library.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+    library.sbrk.argtypes = [ctypes.c_ssize_t]
+    piece = library.malloc(_LARGE_PIECE)  # never touched, so that it takes no memory
+    kept = piece is not None and piece < (library.sbrk(0) or 0)
+    library.free(piece)
+    return bool(kept)

@@ -78,3 +78,33 @@ def test_another_c_library_is_left_alone(
     finally:
         keep_freed_memory.cache_clear()
     assert "not GNU's C library" in caplog.text
+
+
+@gnu_only
+def test_networks_get_a_thread_that_keeps_large_pieces_where_others_have_arenas_of_their_own() -> None:
+    """Threads that took memory before the library was told leave arenas which hold 64 MiB at most."""
+    code = """
+import threading, torch
+from darts_xr.inference.devices import network_threads
+from darts_xr.memory import keep_freed_memory, keeps_large_pieces
+
+done = threading.Event()
+def live():
+    bytearray(10_000)
+    done.wait()
+before = [threading.Thread(target=live) for _ in range(4)]
+for thread in before: thread.start()
+keep_freed_memory()
+found = []
+after = [threading.Thread(target=lambda: found.append(keeps_large_pieces())) for _ in range(4)]
+for thread in after: thread.start()
+for thread in after: thread.join()
+kept = [network_threads(torch.device(kind)).run(keeps_large_pieces) for kind in ("cpu", "meta")]
+done.set()
+print(all(kept), all(found))
+"""
+    bare = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_VARIABLES}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == ["True", "False"]

@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from darts_xr.memory import keep_freed_memory, keeps_large_pieces
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 FloatArray = NDArray[np.float32]
 
-_pools: dict[tuple[int, str], ThreadPoolExecutor] = {}
+_THREADS_TRIED = 64
+
+_runners: dict[tuple[int, str], NetworkThreads] = {}
 _opening = threading.Lock()
 _thread = threading.local()
 
 
-def networks_thread(device: torch.device) -> ThreadPoolExecutor:
-    """Threads that run all passes on a device: one, or on a CPU as many as torch's own threads leave cores for.
+class NetworkThreads:
+    """Threads in which networks run; whoever asks waits for a free one, and for the answer.
 
-    Whoever asks waits. A pass in a thread of its own would bring threads of its own to a CPU, which get in the way of
-    those of the pass before, and a plan cache of its own to a GPU.
+    A pass in the thread that asks would bring threads of its own to a CPU, which get in the way of those of the pass
+    before, and a plan cache of its own to a GPU.
+
+    Parameters
+    ----------
+    count : int
+        Passes at a time.
     """
+
+    def __init__(self, count: int) -> None:
+        self._free: queue.SimpleQueue[ThreadPoolExecutor] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(_thread_with_kept_memory())
+
+    def run(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Do some work in one of the threads."""
+        thread = self._free.get()
+        try:
+            return thread.submit(work, *args, **options).result()
+        finally:
+            self._free.put(thread)
+
+
+def _thread_with_kept_memory() -> ThreadPoolExecutor:
+    """Start a thread whose large arrays stay with the process; without, the system clearing pages is a sixth of a pass.
+
+    Those that got another arena of the C library live on until one is found: the next thread would be given theirs.
+    """
+    known = keep_freed_memory()  # where it does not know how, any thread will do
+    tried: list[ThreadPoolExecutor] = []
+    for _ in range(_THREADS_TRIED):
+        tried.append(ThreadPoolExecutor(1, thread_name_prefix="networks"))
+        if not known or tried[-1].submit(keeps_large_pieces).result():
+            break
+    else:
+        log.info("the networks' thread gives large arrays back to the system when it frees them")
+    for other in tried[:-1]:
+        other.shutdown(wait=False)
+    return tried[-1]
+
+
+def network_threads(device: torch.device) -> NetworkThreads:
+    """Threads that run all passes on a device: one, or on a CPU as many as torch's own threads leave cores for."""
     key = os.getpid(), str(device)  # a forked process has none of its parent's threads
     with _opening:
-        if key not in _pools:
+        if key not in _runners:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             count = 1 if device.type == "cuda" else max(1, cores // torch.get_num_threads())
-            _pools[key] = ThreadPoolExecutor(count, thread_name_prefix=f"networks on {device}")
-        return _pools[key]
+            _runners[key] = NetworkThreads(count)
+        return _runners[key]
 
 
 def upload(array: NDArray[np.generic], device: torch.device) -> tuple[torch.Tensor, torch.cuda.Event | None]:

@@ -17,7 +17,7 @@ from darts_xr.cube.bands import Band, scale_band
 from darts_xr.errors import DeviceError, PredictionError
 from darts_xr.inference.batches import batches
 from darts_xr.inference.checkpoint import Checkpoint
-from darts_xr.inference.devices import await_event, download, networks_thread, record, upload
+from darts_xr.inference.devices import await_event, download, network_threads, record, upload
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
 from darts_xr.inference.structured import VALID, planes_of, to_bytes
 from darts_xr.inference.tiles import Window
@@ -101,10 +101,10 @@ def member_probabilities(
     """
     device = resolve_device(ensemble.device)
     raw, arrived = upload(to_bytes(block), device)
-    result, finite, done = networks_thread(device).submit(
+    result, finite, done = network_threads(device).run(
         _answer, raw, arrived, block.dtype, windows, ensemble=ensemble, margin=margin, shape=shape, augment=augment,
         place=place, origin=origin,
-    ).result()  # fmt: skip
+    )  # fmt: skip
     host, sound = download(result, finite, done)
     if sound:
         _check_finite(host, windows, ensemble, place, origin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask
@@ -16,7 +17,7 @@ from torch import nn
 from darts_xr import predict
 from darts_xr.inference import devices
 from darts_xr.inference.core_network import WholeNetwork
-from darts_xr.inference.devices import networks_thread
+from darts_xr.inference.devices import network_threads
 from tests.inference.worlds import scene_of, small_ensemble
 
 _CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def test_networks_run_in_one_thread_for_all_threads_of_dask(
             seen.add(threading.get_ident())
             return pixels[:, :1]
 
-    monkeypatch.setattr(devices, "_pools", {})
+    monkeypatch.setattr(devices, "_runners", {})
     monkeypatch.setattr(torch, "get_num_threads", lambda: os.cpu_count())
     monkeypatch.setattr(
         "darts_xr.inference.forward.network_of", lambda *_, **__: (WholeNetwork(Noting()), _CPU)
@@ -45,20 +46,21 @@ def test_networks_run_in_one_thread_for_all_threads_of_dask(
 
 
 def test_cores_that_torch_leaves_get_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_pools", {})
+    monkeypatch.setattr(devices, "_runners", {})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     meet = threading.Barrier(4, timeout=20)
-    for future in [networks_thread(_CPU).submit(meet.wait) for _ in range(4)]:
-        future.result()  # four at once, or the barrier breaks
+    with ThreadPoolExecutor(4) as asking:
+        for future in [asking.submit(network_threads(_CPU).run, meet.wait) for _ in range(4)]:
+            future.result()  # four at once, or the barrier breaks
 
 
 def _in_child(queue: multiprocessing.Queue[int]) -> None:
-    queue.put(networks_thread(_CPU).submit(os.getpid).result(timeout=20))
+    queue.put(network_threads(_CPU).run(os.getpid))
 
 
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    assert networks_thread(_CPU).submit(os.getpid).result() == os.getpid()
+    assert network_threads(_CPU).run(os.getpid) == os.getpid()
     context = multiprocessing.get_context("fork")
     queue: multiprocessing.Queue[int] = context.Queue()
     child = context.Process(target=_in_child, args=(queue,))
