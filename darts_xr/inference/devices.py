@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FloatArray = NDArray[np.float32]
 
-_THREADS_TRIED = 64
+_THREADS_TRIED = 256  # the C library makes up to 8 arenas a core
 
 _runners: dict[tuple[int, str], NetworkThreads] = {}
 _opening = threading.Lock()
