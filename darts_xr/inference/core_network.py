@@ -116,7 +116,7 @@ class _CoreBlock(nn.Module):
             raise ValueError(f"{whole.in_channels} channels, of which {below} and {beside} are known")
         weights = whole.weight.detach()
         count = whole.out_channels
-        self.lower = nn.Conv2d(below, 4 * count, 2, padding=1, bias=whole.bias is not None and not beside)
+        self.lower = nn.Conv2d(below, 4 * count, 2, bias=whole.bias is not None and not beside)
         self.lower.weight = nn.Parameter(_four_kernels(weights[:, :below]))
         self.beside = nn.Conv2d(beside, count, 3, padding=1, bias=whole.bias is not None) if beside else None
         if self.beside is not None:
@@ -132,7 +132,9 @@ class _CoreBlock(nn.Module):
         return self.second(self.act(self.norm(self._first(below, beside))))  # type: ignore[no-any-return]
 
     def _first(self, below: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
-        four = self.lower(below)  # one pixel more on each axis: kernels of 2×2, one pixel of zeros around
+        # The zeros around are written out: with a convolution's own, oneDNN (torch 2.13) sums kernels of 2×2 in an
+        # order that depends on the number of threads, also on large maps.
+        four = self.lower(nn.functional.pad(below, (1, 1, 1, 1)))  # one pixel more on each axis than below
         height, width = below.shape[-2:]
         if self.beside is None:
             total = torch.empty(

@@ -124,3 +124,34 @@ def test_weights_follow_the_network_to_another_type() -> None:
     core = core_network(_network("UnetPlusPlus", "resnet18", 3)).double()
     with torch.inference_mode():
         assert core(torch.rand(1, _CHANNELS, 48, 48, dtype=torch.float64), 16).dtype is torch.float64
+
+
+@pytest.mark.parametrize(
+    "design", [("Unet", "resnet18", 3, (16, 8, 8)), ("UnetPlusPlus", "tu-regnetx_002", 4, (64, 48, 32, 16))]
+)
+def test_the_last_bit_does_not_depend_on_the_number_of_threads(
+    design: tuple[str, str, int, tuple[int, ...]],
+) -> None:
+    """One network of the pipelines' tests, and the demo's: a run on another machine must give the same files."""
+    name, encoder, depth, channels = design
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        architecture = Architecture(
+            name=name, encoder=encoder, depth=depth, decoder_channels=channels, in_channels=_CHANNELS
+        )
+        core = core_network(architecture.build().eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    threads = torch.get_num_threads()
+    try:
+        # Not on the smallest windows: there whole tiles of the first design depend on it too.
+        for height, width in ((64, 128), (128, 256), (320, 512)):
+            pixels = torch.rand(
+                1, _CHANNELS, height + 32, width + 32, generator=torch.Generator().manual_seed(1)
+            )
+            found = []
+            for count in (1, 2, 3, 8):
+                torch.set_num_threads(count)
+                with torch.inference_mode():
+                    found.append(core(pixels.contiguous(memory_format=torch.channels_last), 16))
+            assert all(torch.equal(found[0], other) for other in found[1:])
+    finally:
+        torch.set_num_threads(threads)
