@@ -148,11 +148,8 @@ def _tight_cost(cells: BoolArray, cell: int, margin: int) -> float:
 
 
 def _cost(rows: int, cols: int, cell: int, margin: int) -> float:
-    """Work for a box of cells, as pixels of its core, and what starting on it costs.
-
-    Of the margin half is counted: the encoder sees all of it, and the decoder, which has most of the work, little.
-    """
-    return float((rows * cell + margin) * (cols * cell + margin) + _PER_WINDOW)
+    """Pixels that the networks see for a box of cells, and what starting on it costs."""
+    return float((rows * cell + 2 * margin) * (cols * cell + 2 * margin) + _PER_WINDOW)
 
 
 def legacy_starts(length: int) -> dict[int, int]:
