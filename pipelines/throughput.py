@@ -363,7 +363,7 @@ def _measure(
     count = len(_addresses(client))
     here = slice(0, _SCENES * count)
     items, auxiliary = scenes.items[here], str(scenes.world.auxiliary)
-    before = _members(ensemble, side, repeats, client)
+    before = _members(ensemble, side, repeats, client, ensemble.margin)
     scene = dx.open_scene(items[0], auxiliary=auxiliary, bands=ensemble.definitions).persist()
     memory = rate(scenes.valid[0], lambda: dask.compute(dx.predict(scene, ensemble)), repeats).wall
     runs = iter(range(repeats + 1))
@@ -378,10 +378,9 @@ def _measure(
     flow = rate(sum(scenes.valid[here]), whole, repeats).wall
     peaks = _on_workers(client, _peaks, ensemble.device)
     # The machine may drift, so that the members are measured before and after.
-    bare, cores = (
-        Spread((a.median + b.median) / 2, min(a.min, b.min), max(a.max, b.max))
-        for a, b in zip(before, _members(ensemble, side, repeats, client), strict=True)
-    )
+    after = _members(ensemble, side, repeats, client, ensemble.margin)
+    cores = Spread((before.median + after.median) / 2, min(before.min, after.min), max(before.max, after.max))
+    bare = _members(ensemble, side, repeats, client, None)  # last, for they take more memory than a run
     return {
         "workers": count,
         "scenes": len(items),
@@ -399,13 +398,10 @@ def _measure(
     }
 
 
-def _members(ensemble: Ensemble, side: int, repeats: int, client: Any) -> list[Spread]:
-    """Pixels per second of all workers' members at once: computing whole tiles, and as ``predict`` runs them."""
-    found = []
-    for margin in (None, ensemble.margin):
-        rates = _on_workers(client, bare_members, ensemble, side, repeats, None, margin)
-        found.append(Spread(*(sum(each) for each in zip(*(rate.wall for rate in rates), strict=True))))
-    return found
+def _members(ensemble: Ensemble, side: int, repeats: int, client: Any, margin: int | None) -> Spread:
+    """Pixels per second of all workers' members at once, as :func:`bare_members` gives those of one."""
+    rates = _on_workers(client, bare_members, ensemble, side, repeats, None, margin)
+    return Spread(*(sum(each) for each in zip(*(rate.wall for rate in rates), strict=True)))
 
 
 def _peaks(device: str) -> tuple[int, int]:

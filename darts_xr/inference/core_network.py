@@ -6,7 +6,8 @@ the decoder is cut to what the core's answer depends on.
 
 A block of the decoder doubles the map below it by repeating pixels, and convolves it together with maps of its own
 level. On each of the four pixels that come of one, a kernel of 3×3 meets 2×2 different ones: with its weights summed
-beforehand, four kernels of 2×2 on the map below do the same with four ninths of the multiplications.
+beforehand, four kernels of 2×2 on the map below do the same with four ninths of the multiplications. In half precision
+the block's own kernel is used.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class _CoreBlock(nn.Module):
     def __init__(self, block: Any, below: int, beside: int) -> None:
         super().__init__()
         whole, self.norm, self.act = block.conv1
+        self.whole = whole
         if below + beside != whole.in_channels:
             raise ValueError(f"{whole.in_channels} channels, of which {below} and {beside} are known")
         weights = whole.weight.detach()
@@ -132,6 +134,14 @@ class _CoreBlock(nn.Module):
         return self.second(self.act(self.norm(self._first(below, beside))))  # type: ignore[no-any-return]
 
     def _first(self, below: torch.Tensor, beside: torch.Tensor | None) -> torch.Tensor:
+        kind = below.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            # In half precision the two parts would be rounded before they are added, and once more after.
+            doubled = nn.functional.interpolate(below, scale_factor=2.0, mode="nearest")
+            total: torch.Tensor = self.whole(
+                doubled if beside is None else torch.cat([doubled, beside], dim=1)
+            )
+            return total
         # The zeros around are written out: with a convolution's own, oneDNN (torch 2.13) sums kernels of 2×2 in an
         # order that depends on the number of threads, also on large maps.
         four = self.lower(nn.functional.pad(below, (1, 1, 1, 1)))  # one pixel more on each axis than below

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 BoolArray = NDArray[np.bool_]
 
 _CELL = 64  # px; windows are cut in such steps, so that few different shapes reach the networks
-_WORTH = 0.97  # a window is split in two only when that saves more than 3 %
+_WORTH = 0.97  # a window is split in two only when that saves more than 3 % of the work
+# cells; nothing narrower is split off. On the few pixels that small windows leave of their deepest maps, oneDNN sums in
+# an order that depends on the number of threads.
+_NARROWEST = 2
 _PER_WINDOW = 2**13  # px; what one more window costs beside its pixels
 
 LEGACY_WINDOW = 1024  # px
@@ -132,24 +135,28 @@ def _boxes(
 
 
 def _best_split(cells: BoolArray, cell: int, margin: int) -> tuple[float, int, int]:
-    """Cost of the cheapest cut in two, its axis and its place; both sides hold something."""
+    """Cost of the cheapest cut in two, its axis and its place; both sides hold something, and neither is too narrow."""
     best = (np.inf, 0, 0)
     for axis in (0, 1):
         for place in range(1, cells.shape[axis]):
-            parts = np.split(cells, [place], axis=axis)
-            if all(part.any() for part in parts):
-                best = min(best, (sum(_tight_cost(part, cell, margin) for part in parts), axis, place))
+            boxes = [_extent(part) for part in np.split(cells, [place], axis=axis)]
+            if min(map(min, boxes)) >= _NARROWEST:
+                best = min(best, (sum(_cost(*box, cell, margin) for box in boxes), axis, place))
     return best
 
 
-def _tight_cost(cells: BoolArray, cell: int, margin: int) -> float:
+def _extent(cells: BoolArray) -> tuple[int, int]:
+    """Rows and columns of the box around all cells that are held; 0 where there are none."""
     rows, cols = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
-    return _cost(int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1, cell, margin)
+    return (int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1) if rows.size else (0, 0)
 
 
 def _cost(rows: int, cols: int, cell: int, margin: int) -> float:
-    """Pixels that the networks see for a box of cells, and what starting on it costs."""
-    return float((rows * cell + 2 * margin) * (cols * cell + 2 * margin) + _PER_WINDOW)
+    """Work for a box of cells, as pixels of its core, and what starting on it costs.
+
+    Of the margin half is counted: the encoder sees all of it, and the decoder, which has most of the work, little.
+    """
+    return float((rows * cell + margin) * (cols * cell + margin) + _PER_WINDOW)
 
 
 def legacy_starts(length: int) -> dict[int, int]:

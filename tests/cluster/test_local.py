@@ -127,6 +127,7 @@ def test_settings_are_as_before_when_the_cluster_does_not_close_in_time(
     before, settings = dict(os.environ), deepcopy(dask.config.get("distributed"))
     client = dx.start_cluster(n_workers=1, dashboard_address=None)
     cluster, close, calls = client.cluster, client.cluster.close, []
+    assert dask.config.get("distributed") != settings
 
     def too_slow() -> None:
         calls.append(close())

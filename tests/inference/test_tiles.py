@@ -48,6 +48,15 @@ def test_a_diagonal_rim_costs_less_than_its_box() -> None:
     ]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-1, 2), st.floats(0, 3.2))
+def test_nothing_narrower_than_two_cells_is_split_off(offset: float, angle: float) -> None:
+    y, x = np.mgrid[:512, :512] / 512
+    valid = np.cos(angle) * y + np.sin(angle) * x > offset
+    windows = list(lattice_windows(valid, tile=512, margin=32, stride=16, cut=True))
+    assert len(windows) <= 1 or min(side for window in windows for side in window.shape) >= 128
+
+
 @pytest.mark.parametrize(
     ("length", "starts"),
     [

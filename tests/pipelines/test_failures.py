@@ -42,12 +42,6 @@ from tests.pipelines.small import Seen, Small, digests, leftovers, listed
 QUICK = Limits(delay=0.05)
 
 
-@pytest.fixture(autouse=True)
-def no_cluster_of_another_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs here are of this process, whose functions are replaced: a client that another module left is not taken."""
-    monkeypatch.setattr("distributed.client._get_global_client", lambda: None)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The first three scenes, with nothing in the way."""
