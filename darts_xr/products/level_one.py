@@ -299,4 +299,4 @@ def version_columns(
 
 def as_text(values: Any) -> Any:
     """Texts as a column holds them."""
-    return pd.array(values, dtype="str")
+    return pd.Series(values, dtype="str").array  # pd.array takes a detour by way of texts of one length

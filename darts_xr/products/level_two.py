@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import geopandas as gpd
@@ -165,38 +166,16 @@ def level2(level1: gpd.GeoDataFrame, *, touching: bool = False) -> gpd.GeoDataFr
     rows = _sorted(level1.to_crs("EPSG:4326"), ["year", "id_geohash", "image_id", "id"])
     rows, repaired = valid_polygons(rows, _row_name(rows))
     group = overlap_groups(rows.geometry.to_numpy(), rows["year"].to_numpy(), touching)
-    shapes = union_by_group(rows.geometry.to_numpy(), group)
-
-    n = len(shapes)
-    count = np.bincount(group, minlength=n)
-    # Members of each group by date, image and id. Dates and images as numbers in their order: texts are slow to sort.
-    day, days = pd.factorize(rows["date"], sort=True)
-    order = _by_date(rows, group, day)
-    first = np.cumsum(count) - count
-    earliest, latest = order[first], order[first + count - 1]
-    another = np.ones(len(order), bool)  # another day than that of the member before
-    another[1:] = np.diff(day[order]) != 0
-    another[first] = True
-    columns: dict[str, Any] = {
-        "id": row_ids(rows, earliest),
+    # GEOS works without Python's lock: meanwhile come the columns that need no shape.
+    with ThreadPoolExecutor(1) as beside:
+        united = beside.submit(union_by_group, rows.geometry.to_numpy(), group)
+        columns = _columns_of_members(rows, group)
+        shapes = united.result()
+    columns |= {
         "id_geohash": as_text(geohashes(shapes)),
-        "year": rows["year"].to_numpy(np.int64)[earliest],
         **area_columns(gpd.GeoSeries(shapes, crs="EPSG:4326")),
-        "image_source": _joined(rows["image_source"], group, n),
-        "n_features_level1": count,
-        "id_geohash_level1": _joined(rows["id_geohash"], group, n),
-        "earliest_date": as_text(days[day[earliest]]),
-        "latest_date": as_text(days[day[latest]]),
-        "n_unique_dates": np.bincount(group[order], another, n).astype(np.int64),
-        "pval_mean_of_mean_level1": np.bincount(group, rows["pval_mean"], n) / count,
-        "pval_mean_of_max_level1": np.bincount(group, rows["pval_max"], n) / count,
-        "DARTS_dataset_version": _joined(rows["DARTS_dataset_version"], group, n),
-        "DARTS_dataset_information": _joined(_information(rows), group, n),
-        "DARTS_processing_level": as_text(["level2"] * n),
-        "DARTS_AI_model_version": _joined(rows["DARTS_AI_model_version"], group, n),
-        "DARTS_AI_model_threshold": _joined(rows["DARTS_AI_model_threshold"], group, n),
     }
-    out = _ordered(gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326"))
+    out = _ordered(gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326", copy=False))
     out.attrs = {"repaired": [*level1.attrs.get("repaired", []), *repaired], "touching": touching}
     return out
 
@@ -275,6 +254,37 @@ def _ordered(features: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Sort features and put the columns in order."""
     out = _sorted(features, ["year", "id_geohash", "id_geohash_level1", "earliest_date", "area_m2"])
     return out[list(LEVEL2_COLUMNS)]
+
+
+def _columns_of_members(rows: gpd.GeoDataFrame, group: NDArray[np.int64]) -> dict[str, Any]:
+    """Columns of each group that come from its members' columns, not from their union."""
+    count = np.bincount(group)
+    n = len(count)
+    # Members of each group by date, image and id. Dates and images as numbers in their order: texts are slow to sort.
+    day, days = pd.factorize(rows["date"], sort=True)
+    order = _by_date(rows, group, day)
+    first = np.cumsum(count) - count
+    earliest, latest = order[first], order[first + count - 1]
+    another = np.ones(len(order), bool)  # another day than that of the member before
+    another[1:] = np.diff(day[order]) != 0
+    another[first] = True
+    return {
+        "id": row_ids(rows, earliest),
+        "year": rows["year"].to_numpy(np.int64)[earliest],
+        "image_source": _joined(rows["image_source"], group, n),
+        "n_features_level1": count,
+        "id_geohash_level1": _joined(rows["id_geohash"], group, n),
+        "earliest_date": as_text(days[day[earliest]]),
+        "latest_date": as_text(days[day[latest]]),
+        "n_unique_dates": np.bincount(group[order], another, n).astype(np.int64),
+        "pval_mean_of_mean_level1": np.bincount(group, rows["pval_mean"], n) / count,
+        "pval_mean_of_max_level1": np.bincount(group, rows["pval_max"], n) / count,
+        "DARTS_dataset_version": _joined(rows["DARTS_dataset_version"], group, n),
+        "DARTS_dataset_information": _joined(_information(rows), group, n),
+        "DARTS_processing_level": as_text(["level2"] * n),
+        "DARTS_AI_model_version": _joined(rows["DARTS_AI_model_version"], group, n),
+        "DARTS_AI_model_threshold": _joined(rows["DARTS_AI_model_threshold"], group, n),
+    }
 
 
 def _by_date(rows: gpd.GeoDataFrame, group: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.int64]:
