@@ -199,8 +199,11 @@ def scale_band(band: Band | str, values: Any) -> Any:
         scaled = values.float()
         if values.is_floating_point():
             scaled = scaled.nan_to_num(nan=band.neutral)
-    scaled = (scaled + np.float32(band.offset).item()) / np.float32(band.divisor).item()
-    return scaled.clip(0, 1) if band.clip else scaled
+    scaled += np.float32(band.offset).item()  # a copy by now, of whatever kind
+    scaled /= np.float32(band.divisor).item()
+    if not band.clip:
+        return scaled
+    return np.clip(scaled, 0, 1, out=scaled) if isinstance(scaled, np.ndarray) else scaled.clip_(0, 1)
 
 
 def bands_to_dicts(bands: Iterable[Band]) -> list[dict[str, Any]]:
