@@ -22,7 +22,7 @@ def compiled(name: str) -> ModuleType | None:
         return None
 
 
-def loop(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def loop(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function when it is first called, and keep the result on disk where there is a place for it.
 
     Parameters
@@ -34,8 +34,8 @@ def loop(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]
 
     always: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | options
 
-    def compile_later(function: Callable[..., None]) -> Callable[..., None]:
-        made: Callable[..., None]
+    def compile_later(function: Callable[..., Any]) -> Callable[..., Any]:
+        made: Callable[..., Any]
         try:
             made = njit(cache=True, **always)(function)
         except RuntimeError:  # neither the package's folder nor the user's for caches can be written

@@ -2,7 +2,8 @@
 
 What :mod:`darts_xr.cube.warp` does with torch in several passes over temporary planes is one loop over the pixels here.
 numba compiles it when it is first used on a machine, which takes some seconds, and keeps the result in its cache.
-Positions and weights are float64, so that no value depends on the block that it is computed in.
+Positions are float64, so that no value depends on the block that it is computed in. Cubic sums are float32, of
+differences from one of the neighbours, so that heights keep their last digit.
 """
 
 from __future__ import annotations
@@ -28,6 +29,25 @@ class Lines(NamedTuple):
 
 
 @loop(fastmath={"contract"})
+def keys_weights(t: float) -> Any:
+    """Weights of the first, third and fourth of four neighbours, ``t`` pixels behind the second, which has the rest.
+
+    Keys' cubic (a = -1/2), as in GDAL.
+    """
+    return (
+        np.float32(((-0.5 * t + 1) * t - 0.5) * t),
+        np.float32(((-1.5 * t + 2) * t + 0.5) * t),
+        np.float32((0.5 * t - 0.5) * t * t),
+    )
+
+
+@loop(fastmath={"contract"})
+def between(a: Any, b: Any, c: Any, d: Any, weights: Any) -> Any:
+    """Weigh how three of four neighbours differ from the second."""
+    return b + ((a - b) * weights[0] + (c - b) * weights[1] + (d - b) * weights[2])
+
+
+@loop(fastmath={"contract"})
 def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: Any) -> None:
     """Interpolate planes at the pixels of a block.
 
@@ -42,14 +62,14 @@ def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: A
     offset : int
         Column of the block's first pixel, counted from the first node.
     order : int
-        Of :data:`ORDERS`; cubic is Keys' (a = -1/2), as in GDAL.
+        Of :data:`ORDERS`; cubic is that of :func:`keys_weights`.
     out : numpy.ndarray
         (band, y, x) float32, filled.
     """
     _, height, width = planes.shape
     # Without signs, a position needs no check for counting from the end.
-    flat, wide, one, two, three = planes.reshape(-1), np.uintp(width), np.uintp(1), np.uintp(2), np.uintp(3)
-    whole = np.uintp(height * width)
+    flat, wide, whole = planes.reshape(-1), np.uintp(width), np.uintp(height * width)
+    one, three = np.uintp(1), np.uintp(3)
     for i in range(out.shape[1]):
         begin = 0
         while begin < out.shape[2]:
@@ -83,20 +103,20 @@ def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: A
                 for k in range(line.shape[1]):
                     r, c = r0 + dr * (k + first), c0 + dc * (k + first)
                     m, n = min(max(int(r), 1), height - 3), min(max(int(c), 1), width - 3)
-                    p, q = r - m, c - n
-                    q0, q1 = ((-0.5 * q + 1) * q - 0.5) * q, (1.5 * q - 2.5) * q * q + 1
-                    q2, q3 = ((-1.5 * q + 2) * q + 0.5) * q, (0.5 * q - 0.5) * q * q
-                    p0, p1 = ((-0.5 * p + 1) * p - 0.5) * p, (1.5 * p - 2.5) * p * p + 1
-                    p2, p3 = ((-1.5 * p + 2) * p + 0.5) * p, (0.5 * p - 0.5) * p * p
+                    down, along = keys_weights(r - m), keys_weights(c - n)
                     u = np.uintp((m - 1) * width + n - 1)
                     for band in range(line.shape[0]):
                         v, w, x = u + wide, u + wide + wide, u + wide + wide + wide
-                        z0 = flat[u] * q0 + flat[u + one] * q1 + flat[u + two] * q2 + flat[u + three] * q3
-                        z1 = flat[v] * q0 + flat[v + one] * q1 + flat[v + two] * q2 + flat[v + three] * q3
-                        z2 = flat[w] * q0 + flat[w + one] * q1 + flat[w + two] * q2 + flat[w + three] * q3
-                        z3 = flat[x] * q0 + flat[x + one] * q1 + flat[x + two] * q2 + flat[x + three] * q3
-                        line[band, k] = z0 * p0 + z1 * p1 + z2 * p2 + z3 * p3
-                        u += whole
+                        # Down the columns first: those of a row lie side by side in memory.
+                        z0 = between(flat[u], flat[v], flat[w], flat[x], down)
+                        u, v, w, x = u + one, v + one, w + one, x + one
+                        z1 = between(flat[u], flat[v], flat[w], flat[x], down)
+                        u, v, w, x = u + one, v + one, w + one, x + one
+                        z2 = between(flat[u], flat[v], flat[w], flat[x], down)
+                        u, v, w, x = u + one, v + one, w + one, x + one
+                        z3 = between(flat[u], flat[v], flat[w], flat[x], down)
+                        line[band, k] = between(z0, z1, z2, z3, along)
+                        u += whole - three
             begin = end
 
 
