@@ -152,8 +152,10 @@ def steps(console: Console | None = None) -> Iterator[Steps]:
 def show_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table, numbers to the right."""
     table = Table(title=title, title_justify="left")
+    # An id breaks nowhere. Words do, else they would leave a narrow screen no room for the numbers.
+    ids = not any(" " in str(row[0]) for row in rows)
     for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
+        table.add_column(name, justify="right" if number else "left", no_wrap=ids and number == 0)
     for row in rows:
         # As Text: brackets in an id are no markup.
         table.add_row(

@@ -175,6 +175,15 @@ def test_cubic_is_that_of_gdal(tiles: tuple[GeoBox, list[RasterSource], RasterSo
     np.testing.assert_allclose(out[far], theirs[far], atol=0.02)
 
 
+@pytest.mark.parametrize("resampling", ["cubic", "bilinear", "nearest"])
+def test_a_level_plane_stays_level(resampling: str, tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="numba is not installed: torch rounds in another way")
+    scene, height = scene_at(-124.0, 72.0), np.float32(1234.567)
+    grid = source_grid(scene, "EPSG:3413", 2.0)
+    source = RasterSource(str(write(tmp_path / "level.tif", np.full(grid.shape, height), grid)), "level")
+    assert (warp_onto(source, scene, resampling=resampling).values == height).all()
+
+
 def test_voids_neither_grow_nor_bleed(tiles: tuple[GeoBox, list[RasterSource], RasterSource]) -> None:
     scene, _, whole = tiles
     with rasterio.open(whole.href) as file:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipelines.console import steps
+from pipelines.console import show_table, steps
 from pipelines.progress import STAGES, Event, RunProgress
 from tests.pipelines.small import Small
 
@@ -129,3 +129,10 @@ def test_scenes_tell_what_they_are_at(
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0, 1)
         assert sum(record["seconds"].values()) > 0
+
+
+def test_a_table_keeps_its_numbers_on_a_narrow_screen(monkeypatch: pytest.MonkeyPatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("pipelines.console.screen", Console(file=shown, width=80))
+    show_table("Measured", ["", "Mpx/s", "precision"], [["words of a long description " * 4, 0.127, 0.303]])
+    assert all(word in shown.getvalue() for word in ("Mpx/s", "0.127", "precision", "0.303"))
