@@ -15,10 +15,6 @@ import numpy as np
 
 from darts_xr.cube.loops import loop
 
-#: What :func:`sample` calls the ways to interpolate.
-ORDERS = {"nearest": 0, "bilinear": 1, "cubic": 3}
-
-
 class Lines(NamedTuple):
     """Positions of pixels in the source, linear between the nodes of a lattice: (rows of pixels, nodes along x)."""
 
@@ -48,8 +44,20 @@ def between(a: Any, b: Any, c: Any, d: Any, weights: Any) -> Any:
 
 
 @loop(fastmath={"contract"})
-def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: Any) -> None:
-    """Interpolate planes at the pixels of a block.
+def stretch(lines: Lines, i: int, begin: int, width: int, cell: int, offset: int) -> Any:
+    """Follow line ``i`` from pixel ``begin`` to the next node.
+
+    Gives where it ends, the row and column of the node behind, their steps, and how far the first pixel lies from it.
+    """
+    node = (offset + begin) // cell
+    end = min(width, (node + 1) * cell - offset)
+    first = offset + begin - node * cell + 0.5
+    return end, lines.row[i, node], lines.column[i, node], lines.row_step[i, node], lines.column_step[i, node], first
+
+
+@loop(fastmath={"contract"})
+def nearest(planes: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
+    """Take the nearest pixel of planes at the pixels of a block.
 
     Parameters
     ----------
@@ -61,68 +69,86 @@ def sample(planes: Any, lines: Lines, cell: int, offset: int, order: int, out: A
         Pixels between two nodes.
     offset : int
         Column of the block's first pixel, counted from the first node.
-    order : int
-        Of :data:`ORDERS`; cubic is that of :func:`keys_weights`.
     out : numpy.ndarray
         (band, y, x) float32, filled.
     """
-    _, height, width = planes.shape
+    bands, height, width = planes.shape
     # Without signs, a position needs no check for counting from the end.
+    flat, whole = planes.reshape(-1), np.uintp(height * width)
+    for i in range(out.shape[1]):
+        begin = 0
+        while begin < out.shape[2]:
+            end, r0, c0, dr, dc, first = stretch(lines, i, begin, out.shape[2], cell, offset)
+            line = out[:, i, begin:end]
+            for k in range(end - begin):
+                m = min(max(int(np.rint(r0 + dr * (k + first))), 0), height - 1)
+                n = min(max(int(np.rint(c0 + dc * (k + first))), 0), width - 1)
+                u = np.uintp(m * width + n)
+                for band in range(bands):
+                    line[band, k] = flat[u]
+                    u += whole
+            begin = end
+
+
+@loop(fastmath={"contract"})
+def bilinear(planes: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
+    """Weigh the four pixels around; parameters as of :func:`nearest`, but for planes in float64, to read them faster."""
+    bands, height, width = planes.shape
+    flat, wide, whole = planes.reshape(-1), np.uintp(width), np.uintp(height * width)
+    one = np.uintp(1)
+    for i in range(out.shape[1]):
+        begin = 0
+        while begin < out.shape[2]:
+            end, r0, c0, dr, dc, first = stretch(lines, i, begin, out.shape[2], cell, offset)
+            line = out[:, i, begin:end]
+            for k in range(end - begin):
+                r, c = r0 + dr * (k + first), c0 + dc * (k + first)
+                m, n = min(max(int(r), 0), height - 2), min(max(int(c), 0), width - 2)
+                p, q = r - m, c - n
+                u = np.uintp(m * width + n)
+                for band in range(bands):
+                    v = u + wide
+                    above = flat[u] + (flat[u + one] - flat[u]) * q
+                    below = flat[v] + (flat[v + one] - flat[v]) * q
+                    line[band, k] = above + (below - above) * p
+                    u += whole
+            begin = end
+
+
+@loop(fastmath={"contract"})
+def cubic(planes: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
+    """Weigh the sixteen pixels around as :func:`keys_weights` says; parameters as of :func:`nearest`."""
+    bands, height, width = planes.shape
     flat, wide, whole = planes.reshape(-1), np.uintp(width), np.uintp(height * width)
     one, three = np.uintp(1), np.uintp(3)
     for i in range(out.shape[1]):
         begin = 0
         while begin < out.shape[2]:
-            node = (offset + begin) // cell
-            end = min(out.shape[2], (node + 1) * cell - offset)
-            r0, dr = lines.row[i, node], lines.row_step[i, node]
-            c0, dc = lines.column[i, node], lines.column_step[i, node]
-            first = offset + begin - node * cell + 0.5
+            end, r0, c0, dr, dc, first = stretch(lines, i, begin, out.shape[2], cell, offset)
             line = out[:, i, begin:end]
-            if order == 0:
-                for k in range(line.shape[1]):
-                    m = min(max(int(np.rint(r0 + dr * (k + first))), 0), height - 1)
-                    n = min(max(int(np.rint(c0 + dc * (k + first))), 0), width - 1)
-                    u = np.uintp(m * width + n)
-                    for band in range(line.shape[0]):
-                        line[band, k] = flat[u]
-                        u += whole
-            elif order == 1:
-                for k in range(line.shape[1]):
-                    r, c = r0 + dr * (k + first), c0 + dc * (k + first)
-                    m, n = min(max(int(r), 0), height - 2), min(max(int(c), 0), width - 2)
-                    p, q = r - m, c - n
-                    u = np.uintp(m * width + n)
-                    for band in range(line.shape[0]):
-                        v = u + wide
-                        above = flat[u] * (1 - q) + flat[u + one] * q
-                        below = flat[v] * (1 - q) + flat[v + one] * q
-                        line[band, k] = above * (1 - p) + below * p
-                        u += whole
-            else:
-                for k in range(line.shape[1]):
-                    r, c = r0 + dr * (k + first), c0 + dc * (k + first)
-                    m, n = min(max(int(r), 1), height - 3), min(max(int(c), 1), width - 3)
-                    down, along = keys_weights(r - m), keys_weights(c - n)
-                    u = np.uintp((m - 1) * width + n - 1)
-                    for band in range(line.shape[0]):
-                        v, w, x = u + wide, u + wide + wide, u + wide + wide + wide
-                        # Down the columns first: those of a row lie side by side in memory.
-                        z0 = between(flat[u], flat[v], flat[w], flat[x], down)
-                        u, v, w, x = u + one, v + one, w + one, x + one
-                        z1 = between(flat[u], flat[v], flat[w], flat[x], down)
-                        u, v, w, x = u + one, v + one, w + one, x + one
-                        z2 = between(flat[u], flat[v], flat[w], flat[x], down)
-                        u, v, w, x = u + one, v + one, w + one, x + one
-                        z3 = between(flat[u], flat[v], flat[w], flat[x], down)
-                        line[band, k] = between(z0, z1, z2, z3, along)
-                        u += whole - three
+            for k in range(end - begin):
+                r, c = r0 + dr * (k + first), c0 + dc * (k + first)
+                m, n = min(max(int(r), 1), height - 3), min(max(int(c), 1), width - 3)
+                down, along = keys_weights(r - m), keys_weights(c - n)
+                u = np.uintp((m - 1) * width + n - 1)
+                for band in range(bands):
+                    v, w, x = u + wide, u + wide + wide, u + wide + wide + wide
+                    # Down the columns first: those of a row lie side by side in memory.
+                    z0 = between(flat[u], flat[v], flat[w], flat[x], down)
+                    u, v, w, x = u + one, v + one, w + one, x + one
+                    z1 = between(flat[u], flat[v], flat[w], flat[x], down)
+                    u, v, w, x = u + one, v + one, w + one, x + one
+                    z2 = between(flat[u], flat[v], flat[w], flat[x], down)
+                    u, v, w, x = u + one, v + one, w + one, x + one
+                    z3 = between(flat[u], flat[v], flat[w], flat[x], down)
+                    line[band, k] = between(z0, z1, z2, z3, along)
+                    u += whole - three
             begin = end
 
 
 @loop()
 def void_where_nearest_is(plane: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
-    """Make NaN in ``out`` what lies nearest to a NaN of ``plane``; parameters as of :func:`sample`."""
+    """Make NaN in ``out`` what lies nearest to a NaN of ``plane``; parameters as of :func:`nearest`."""
     height, width = plane.shape
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):

@@ -169,7 +169,8 @@ def warp_block(
     """
     bands = derivation.bands if derivation else len(sources[0].bands)
     shape = (rows.stop - rows.start, cols.stop - cols.start)
-    out = np.full((bands, *shape), np.nan, np.float32)
+    out = np.empty((bands, *shape), np.float32)
+    filled = False
     block = geobox.translate_pix(cols.start, rows.start).expand(shape)
     where = grid_bounds(block.pad(_REACH))
     near = [source for source in sources if source.bbox is None or boxes_meet(source.bbox, where)]
@@ -177,11 +178,13 @@ def warp_block(
     try:
         for source in near:
             datasets.append(open_source(source))
-        for rank, mosaic in enumerate(mosaics_of(near, datasets)):
-            _warp_mosaic(mosaic, geobox, rows, cols, resampling, device, derivation, out, rank == 0)
+        for mosaic in mosaics_of(near, datasets):
+            filled |= _warp_mosaic(mosaic, geobox, rows, cols, resampling, device, derivation, out, not filled)
     finally:
         for dataset in datasets:
             dataset.close()
+    if not filled:
+        out.fill(np.nan)
     return out
 
 
@@ -195,8 +198,8 @@ def _warp_mosaic(
     derivation: Derivation | None,
     out: NDArray[np.float32],
     untouched: bool,
-) -> None:
-    """Fill what is still void in ``out`` from one mosaic; ``untouched`` if all is."""
+) -> bool:
+    """Fill what is still void in ``out`` from one mosaic, all if ``untouched``; False if it does not reach there."""
     lattice = _Lattice(geobox, rows, cols, mosaic)
     rim = [lattice.at(rows, slice(c, c + 1)) for c in (cols.start, cols.stop - 1)]
     rim += [lattice.at(slice(r, r + 1), cols) for r in (rows.start, rows.stop - 1)]
@@ -206,7 +209,7 @@ def _warp_mosaic(
     halo_y, halo_x = derivation.reach(spacing) if derivation else (0, 0)
     pixels = mosaic.window(top - halo_y, left - halo_x, bottom - top + 2 * halo_y, right - left + 2 * halo_x)
     if pixels is None:
-        return
+        return False
     if derivation:
         if _is_geographic(mosaic.crs):
             raise CRSError(f"{mosaic.parts[0][1].name}: bands cannot be derived on a grid in degrees")
@@ -219,6 +222,7 @@ def _warp_mosaic(
         _by_torch(pixels, lattice, rows, cols, (top, left), resampling, device, target)
     if not untouched:
         np.copyto(out, target, where=np.isnan(out))
+    return True
 
 
 def _by_compiled_loops(
@@ -236,7 +240,9 @@ def _by_compiled_loops(
     offset = cols.start - lattice.first[1] * _CELL
     fills = resampling != "nearest" and math.isnan(pixels.min())  # one pass, no mask
     known = fill_rim_of(pixels) if fills else pixels
-    loops.sample(known, lines, _CELL, offset, loops.ORDERS[resampling], out)
+    if resampling == "bilinear":  # a small window: 30 m pixels
+        known = known.astype(np.float64)
+    getattr(loops, resampling)(known, lines, _CELL, offset, out)
     if fills:
         for plane, target in zip(pixels, out, strict=True):
             loops.void_where_nearest_is(plane, lines, _CELL, offset, target)
@@ -295,6 +301,22 @@ def lazy_blocks(
         dtype=dtype,
         meta=np.empty((0,) * len(full), dtype),
         name=f"warp-{tokenize(token, full, np.dtype(dtype).str)}",
+    )
+    return out
+
+
+def _plane_of(blocks: list[NDArray[Any]], index: int) -> NDArray[Any]:
+    (block,) = blocks  # a list of the one chunk along the bands
+    return block[index]  # type: ignore[no-any-return]
+
+
+def plane(stack: da.Array, index: int) -> da.Array:
+    """Lazy band (y, x) of a stack (band, y, x) that is one chunk along its bands.
+
+    Unlike a slice, Dask joins it with the task that uses it.
+    """
+    out: da.Array = da.blockwise(
+        _plane_of, "yx", stack, "byx", index=index, dtype=stack.dtype, meta=np.empty((0, 0), stack.dtype)
     )
     return out
 
