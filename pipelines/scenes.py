@@ -21,10 +21,13 @@ import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.catalog.checksums import check_files
 from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
+from darts_xr.cube.bands import DIFFERENCES
+from darts_xr.cube.indices import normalised_difference
 from darts_xr.cube.layers import LAYERS
 from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import DartsError, DeviceError, OutputError, RemoteReadError
 from darts_xr.inference import Drift, Ensemble, scene_drift
+from darts_xr.inference.ensemble import resolve_device
 from darts_xr.objects import member_objects
 from darts_xr.objects.label import candidates_of, with_candidates
 from darts_xr.objects.members import dense_members, sparse_members
@@ -56,7 +59,12 @@ from pipelines.worker_threads import ending, own_threads, this_worker
 log = logging.getLogger(__name__)
 
 _QUICKLOOK_SIDE = 900  # px
-_LOOKED_AT = ("red", "green", "blue", "nir")  # for the picture, and whether the numbers can be reflectance
+_LOOKED_AT = (
+    "red",
+    "green",
+    "blue",
+    "nir",
+)  # for the picture, ndvi, and whether the numbers can be reflectance
 
 
 @dataclass(frozen=True)
@@ -248,6 +256,16 @@ def object_counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
     }
 
 
+def thinned(scene: xr.Dataset, every: dict[str, slice]) -> xr.Dataset:
+    """Take every so many pixels of a scene; differences of bands are made of what is left of them."""
+    thin = scene.drop_vars(name for name in DIFFERENCES if name in scene).isel(every)
+    for name in DIFFERENCES:
+        if name in scene:
+            first, second = DIFFERENCES[name]
+            thin[name] = normalised_difference(thin[first], thin[second], name)
+    return thin
+
+
 def detect_scene(task: SceneTask, job: Job) -> Record:
     """Detect slumps in one scene and write its folder, whole or not at all.
 
@@ -286,6 +304,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         fill_gaps=job.fill_gaps,
         bands=bands,
         mask_rule=rules.mask_rule,
+        device=str(resolve_device(ensemble.device)),
         limits=job.raster_limits,
     )
     cover = None if job.fill_gaps and not sources.landcover else scene_landcover(scene, sources)
@@ -303,7 +322,7 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
         candidates_of(labels),
         probability_percent(prob, threshold=rules.threshold),
         None if members is None else sparse_members(members, threshold=rules.threshold),
-        scene[[*looked_at, "valid"]].isel(every),
+        thinned(scene[[*looked_at, "valid"]], every),
         cover,
         auxiliary_coverage(scene),
         callbacks=[meter.counting(prob)],

@@ -22,10 +22,10 @@ import torch
 import darts_xr as dx
 from darts_xr.atomic import write_atomic
 from darts_xr.cube.bands import BANDS, select_bands
+from darts_xr.devices import network_threads
 from darts_xr.errors import ParameterError, PipelineError
 from darts_xr.inference import Architecture, Ensemble, save_checkpoint
 from darts_xr.inference.batches import batch_pixels
-from darts_xr.inference.devices import network_threads
 from darts_xr.inference.ensemble import network_of, resolve_device
 from darts_xr.inference.forward import compute_dtype, products
 from darts_xr.inference.legacy import MARGIN, TILE

@@ -85,7 +85,7 @@ def test_networks_get_a_thread_that_keeps_large_pieces_where_others_have_arenas_
     """Threads that took memory before the library was told leave arenas which hold 64 MiB at most."""
     code = """
 import threading, torch
-from darts_xr.inference.devices import network_threads
+from darts_xr.devices import network_threads
 from darts_xr.memory import keep_freed_memory, keeps_large_pieces
 
 done = threading.Event()

@@ -21,7 +21,6 @@ import dask.array as da
 import numpy as np
 import pystac
 import xarray as xr
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from darts_xr.cube.bands import BANDS
@@ -63,13 +62,12 @@ def _reach(names: Sequence[str], radius: float, spacing: Spacing) -> tuple[int, 
     return reach_y, reach_x
 
 
-def _derive(
-    planes: NDArray[np.float32], spacing: Spacing, *, names: Sequence[str], radius: float
-) -> NDArray[np.float32]:
+def _derive(planes: Any, spacing: Spacing, *, names: Sequence[str], radius: float) -> Any:
     """Terrain bands of heights (1, y, x) that carry the bands' common halo on each side."""
     heights = planes[0]
     halo = _reach(names, radius, spacing)
-    out = np.empty((len(names), *(n - 2 * h for n, h in zip(heights.shape, halo, strict=True))), np.float32)
+    shape = (len(names), *(n - 2 * h for n, h in zip(heights.shape, halo, strict=True)))
+    out = np.empty(shape, np.float32) if isinstance(planes, np.ndarray) else planes.new_empty(shape)
     for band, name in zip(out, names, strict=True):
         spare_y, spare_x = (h - n for h, n in zip(halo, _reach((name,), radius, spacing), strict=True))
         part = heights[spare_y : heights.shape[0] - spare_y, spare_x : heights.shape[1] - spare_x]
@@ -100,7 +98,7 @@ def _terrain(
         derivation=derivation if grid == "dem" else None,
     )  # fmt: skip
 
-    def read_on_scene(rows: slice, cols: slice) -> NDArray[np.float32]:
+    def read_on_scene(rows: slice, cols: slice) -> Any:
         spacing = (abs(geobox.resolution.y), abs(geobox.resolution.x))
         halo = derivation.reach(spacing)
         grown = [slice(s.start - h, s.stop + h) for s, h in zip((rows, cols), halo, strict=True)]
@@ -137,11 +135,29 @@ def _ready_made(
     found = replace(found, sources=tuple(replace(source, expected=limits) for source in found.sources))
     read = layer_reader(found, geobox, engine=engine, resampling="cubic", device=device)
 
-    def read_decoded(rows: slice, cols: slice) -> NDArray[np.float32]:
-        return read(rows, cols)[0] * np.float32(scale) + np.float32(offset)
+    def read_decoded(rows: slice, cols: slice) -> Any:
+        return read(rows, cols)[0] * scale + offset
 
     token = ("ready-made", found.sources, geobox, scale, offset, engine, device)
     return lazy_blocks(read_decoded, geobox.shape, chunks=chunks, dtype=np.float32, token=token), found.names
+
+
+def _typed_trends(values: Any) -> Any:
+    """Trends as bytes, the neutral one where no file has data, and as last plane 1 where all have data."""
+    neutral = BANDS["tc_brightness"].neutral
+    if not isinstance(values, np.ndarray):
+        import torch
+
+        known = values.sum(dim=0, keepdim=True).isfinite()
+        return torch.cat([values.nan_to_num(nan=neutral).round().clamp(0, 255).byte(), known.byte()])
+    known = np.isfinite(values.sum(axis=0))
+    if not known.all():
+        values[np.isnan(values)] = neutral
+    np.rint(values, out=values)
+    typed = np.empty((len(values) + 1, *known.shape), np.uint8)
+    np.clip(values, 0, 255, out=typed[:-1], casting="unsafe")
+    typed[-1] = known
+    return typed
 
 
 def _trends(
@@ -150,16 +166,8 @@ def _trends(
     """Trend bands (y, x) as bytes, neutral where no file has data, and as fourth band 1 where all have data."""
     read = layer_reader(layer, geobox, engine=engine, resampling=resampling, device=device)
 
-    def read_typed(rows: slice, cols: slice) -> NDArray[np.uint8]:
-        values = read(rows, cols)
-        known = np.isfinite(values.sum(axis=0))
-        if not known.all():
-            values[np.isnan(values)] = BANDS["tc_brightness"].neutral
-        np.rint(values, out=values)
-        out = np.empty((len(values) + 1, *known.shape), np.uint8)
-        np.clip(values, 0, 255, out=out[:-1], casting="unsafe")
-        out[-1] = known
-        return out
+    def read_typed(rows: slice, cols: slice) -> Any:
+        return _typed_trends(read(rows, cols))
 
     return lazy_blocks(
         read_typed,
@@ -214,7 +222,8 @@ def auxiliary_layers(
     engine
         Who warps: "exact" (this package), "odc-stac", or "stackstac" (assets of one band only).
     device
-        torch device that interpolates.
+        Where layers are warped and derived: ``"cpu"``, or a torch device, on which their chunks stay
+        (:class:`darts_xr.device_array.DeviceArray`) until something else than :func:`darts_xr.predict` asks for them.
 
     Returns
     -------

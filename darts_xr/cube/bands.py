@@ -127,6 +127,9 @@ _STANDARD_NAMES = {
 #: Bands that are a normalised difference, (first - second) / (first + second), of two bands of the image.
 DIFFERENCES: dict[str, tuple[str, str]] = {"ndvi": ("nir", "red")}
 
+#: Name of the mask of pixels that may be used, in scenes, blocks and patches.
+VALID = "valid"
+
 # Fields that the first checkpoints do not state; their defaults hold there.
 _LATER_FIELDS = {"clip", "kernel_grid"}
 

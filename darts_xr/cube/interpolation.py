@@ -1,8 +1,9 @@
-"""Interpolation with torch, on any device, and what voids need before it."""
+"""Interpolation with torch, on any device, by the sums of :mod:`darts_xr.cube.sampling`; what voids need before it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,51 +22,74 @@ def fill_rim(planes: Any) -> Any:
     return planes.nan_to_num(nan=0.0)
 
 
-def interpolate(planes: Any, row: Any, column: Any, resampling: str, has_void: bool) -> Any:
-    """Values of ``planes`` (band, y, x) at fractional pixel positions; NaN where the nearest pixel is."""
-    import torch
-    import torch.nn.functional as tf
-
-    height, width = planes.shape[-2:]
-    grid = torch.empty((*row.shape, 2), dtype=row.dtype, device=row.device)
-    torch.add(column, 0.5, out=grid[..., 0]).mul_(2 / width).sub_(1)
-    torch.add(row, 0.5, out=grid[..., 1]).mul_(2 / height).sub_(1)
-
-    def sample(channels: Any, mode: str) -> Any:
-        return tf.grid_sample(
-            channels[None], grid[None], mode=mode, padding_mode="border", align_corners=False
-        )[0]
-
-    if resampling == "nearest":
-        return sample(planes, "nearest")
-    if has_void:
-        void = planes.isnan()
-        planes = fill_rim(planes)
-    if resampling == "bilinear":
-        out = sample(planes, "bilinear")
-    else:
-        # Keys' cubic (a = -1/2, as in GDAL) is the linear interpolation less t (1 - t) / 2 times the linear
-        # interpolation of the second difference, along each axis: one bilinear look-up of four planes.
-        # What lies on the window's rim is never looked up, so it need not be set.
-        base = planes[:, ::16, ::16].mean(dim=(1, 2), keepdim=True)  # float32 keeps its digits for the relief
-        stack = torch.empty((4, *planes.shape), dtype=planes.dtype, device=planes.device)
-        value, along_x, along_y, along_both = stack
-        torch.sub(planes, base, out=value)
-        torch.add(value[:, 2:], value[:, :-2], out=along_y[:, 1:-1]).sub_(value[:, 1:-1], alpha=2)
-        for source, target in ((value, along_x), (along_y, along_both)):
-            torch.add(source[..., 2:], source[..., :-2], out=target[..., 1:-1])
-            target[..., 1:-1].sub_(source[..., 1:-1], alpha=2)
-        out, along_x, along_y, along_both = sample(stack.flatten(0, 1), "bilinear").unflatten(0, (4, -1))
-        t_x, t_y = (t.sub_(t * t).mul_(-0.5) for t in (column.frac(), row.frac()))
-        out.addcmul_(t_x, along_x).addcmul_(t_y, along_y.addcmul_(t_x, along_both)).add_(base)
-    if has_void:
-        out[sample(void.to(planes.dtype), "nearest") > 0.5] = math.nan
-    return out
-
-
 def fill_rim_of(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Do :func:`fill_rim` on a plain array."""
     import torch
 
     filled: NDArray[np.float32] = fill_rim(torch.from_numpy(pixels)).numpy()
     return filled
+
+
+def _weights(t: Any) -> tuple[Any, Any, Any]:
+    """Weigh neighbours as :func:`darts_xr.cube.sampling.keys_weights` does."""
+    first, third, fourth = (
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
+    return first.float(), third.float(), fourth.float()
+
+
+def _between(four: Sequence[Any], weights: tuple[Any, Any, Any]) -> Any:
+    """Weigh how three of four neighbours differ from the second, as :func:`darts_xr.cube.sampling.between` does."""
+    a, b, c, d = four
+    return b + ((a - b) * weights[0] + (c - b) * weights[1] + (d - b) * weights[2])
+
+
+def interpolate(
+    planes: Any, lines: Sequence[Any], columns: Any, cell: int, resampling: str, *, has_void: bool
+) -> Any:
+    """Interpolate planes at the pixels of some lines.
+
+    Parameters
+    ----------
+    planes : torch.Tensor
+        (band, y, x) float32, at least 4 × 4, all that the pixels and their kernels touch.
+    lines : sequence of torch.Tensor
+        The four of :class:`darts_xr.cube.sampling.Lines`, on the device of ``planes``.
+    columns : torch.Tensor
+        (pixel,) whole numbers: the pixels along each line, counted from the first node.
+    cell : int
+        Pixels between two nodes.
+    resampling : {"nearest", "bilinear", "cubic"}
+        How.
+    has_void : bool
+        Whether there may be NaN in ``planes``; a device is not asked, for it would be waited for.
+
+    Returns
+    -------
+    torch.Tensor
+        (band, line, pixel) float32; NaN where the nearest pixel is.
+    """
+    node = columns // cell
+    along = columns - node * cell + 0.5
+    row, column = (nodes[:, node] + steps[:, node] * along for nodes, steps in (lines[:2], lines[2:]))
+    height, width = planes.shape[-2:]
+    nearest = row.round().long().clamp_(0, height - 1) * width + column.round().long().clamp_(0, width - 1)
+    if resampling == "nearest":
+        return planes.flatten(1)[:, nearest]
+    least, beyond = (0, 2) if resampling == "bilinear" else (1, 3)
+    m, n = row.long().clamp_(least, height - beyond), column.long().clamp_(least, width - beyond)
+    p, q, at = row - m, column - n, m * width + n
+    known = (fill_rim(planes) if has_void else planes).flatten(1)
+    if resampling == "bilinear":
+        known = known.double()
+        above, below = (
+            known[:, line] + (known[:, line + 1] - known[:, line]) * q for line in (at, at + width)
+        )
+        out = (above + (below - above) * p).float()
+    else:
+        down, at = _weights(p), at - width - 1
+        across = [_between([known[:, at + k * width + j] for k in range(4)], down) for j in range(4)]
+        out = _between(across, _weights(q))
+    return out.masked_fill_(planes.flatten(1)[:, nearest].isnan(), math.nan) if has_void else out

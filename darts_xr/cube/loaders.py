@@ -26,8 +26,9 @@ from darts_xr.errors import EngineError
 Engine = Literal["exact", "odc-stac", "stackstac"]
 ENGINES: tuple[Engine, ...] = ("exact", "odc-stac", "stackstac")
 
-#: Pixels ``rows`` × ``cols`` of a grid, which may lie outside of it: float32 (band, y, x), NaN where there are none.
-Reader = Callable[[slice, slice], NDArray[np.float32]]
+#: Pixels ``rows`` × ``cols`` of a grid, which may lie outside of it: float32 (band, y, x), NaN where there are none. A
+#: tensor where the reader was told of a device.
+Reader = Callable[[slice, slice], Any]
 
 
 def layer_reader(
@@ -52,7 +53,7 @@ def layer_reader(
     resampling : str
         ``"cubic"``, ``"bilinear"`` or ``"nearest"``.
     device : str, optional
-        torch device that interpolates, for the exact engine.
+        Where the exact engine interpolates: ``"cpu"`` gives NumPy arrays, a torch device tensors that lie there.
     derivation : Derivation, optional
         Bands to derive on the layer's own grid before it is warped, which only the exact engine can.
 

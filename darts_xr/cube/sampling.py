@@ -15,6 +15,7 @@ import numpy as np
 
 from darts_xr.cube.loops import loop
 
+
 class Lines(NamedTuple):
     """Positions of pixels in the source, linear between the nodes of a lattice: (rows of pixels, nodes along x)."""
 
@@ -52,7 +53,14 @@ def stretch(lines: Lines, i: int, begin: int, width: int, cell: int, offset: int
     node = (offset + begin) // cell
     end = min(width, (node + 1) * cell - offset)
     first = offset + begin - node * cell + 0.5
-    return end, lines.row[i, node], lines.column[i, node], lines.row_step[i, node], lines.column_step[i, node], first
+    return (
+        end,
+        lines.row[i, node],
+        lines.column[i, node],
+        lines.row_step[i, node],
+        lines.column_step[i, node],
+        first,
+    )
 
 
 @loop(fastmath={"contract"})
@@ -92,7 +100,7 @@ def nearest(planes: Any, lines: Lines, cell: int, offset: int, out: Any) -> None
 
 @loop(fastmath={"contract"})
 def bilinear(planes: Any, lines: Lines, cell: int, offset: int, out: Any) -> None:
-    """Weigh the four pixels around; parameters as of :func:`nearest`, but for planes in float64, to read them faster."""
+    """Weigh the four pixels around; parameters as of :func:`nearest`, but planes are float64, which reads faster."""
     bands, height, width = planes.shape
     flat, wide, whole = planes.reshape(-1), np.uintp(width), np.uintp(height * width)
     one = np.uintp(1)

@@ -102,6 +102,7 @@ def open_scene(
     chunks: Any = "auto",
     mask_rule: str | None = None,
     engine: Engine = "exact",
+    device: str = "cpu",
     limits: RasterLimits | None = None,
 ) -> xr.Dataset:
     """Open a PlanetScope scene as a lazy Dataset on its own pixel grid.
@@ -128,6 +129,11 @@ def open_scene(
     engine : {"exact", "odc-stac", "stackstac"}, optional
         Who warps the auxiliary layers. The default is exact and independent of the chunks; stackstac reads assets of
         one band only, such as a DEM.
+    device : str, optional
+        Where terrain and trends are warped and derived. On a torch device, such as ``"cuda"``, their chunks stay there
+        for :func:`darts_xr.predict`, and the processor only reads and decompresses; whatever else asks for them gets a
+        copy. Values may differ in the last digits. In chunks of 1024, the default; others are put together by the
+        processor.
     limits : RasterLimits, optional
         What pixel sizes, formats and dimensions image and mask may have; by default those of PlanetScope.
 
@@ -209,6 +215,7 @@ def open_scene(
             datetime=item.datetime,
             chunks=CHUNK,
             engine=engine,
+            device=device,
             **derivation,
         )
         variables |= {

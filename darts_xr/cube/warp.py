@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -31,6 +31,7 @@ from darts_xr.cube.bands import standard_name
 from darts_xr.cube.interpolation import fill_rim_of, interpolate
 from darts_xr.cube.loops import compiled
 from darts_xr.cube.mosaic import Mosaic, RasterSource, mosaics_of, open_source
+from darts_xr.device_array import DeviceArray
 from darts_xr.errors import CRSError, ParameterError
 from darts_xr.globe import boxes_meet, grid_bounds, transformer
 from darts_xr.rasters import HTTP_OPTIONS
@@ -42,9 +43,9 @@ Spacing = tuple[float, float]
 
 # Scene pixels between two exactly transformed points. 32 pixels of 3 m bend by less than 1 mm.
 _CELL = 32
-# Output pixels interpolated at a time (per side): what is gathered from then stays in the processor's cache.
-_PATCH = 256
-# Source pixels around a patch: two for the cubic kernel, two from which a void's rim is filled, one spare.
+# Lines that torch interpolates at a time on a processor.
+_STRIP = 64
+# Source pixels around a block: two for the cubic kernel, two from which a void's rim is filled, one spare.
 _REACH = 5
 
 
@@ -59,20 +60,12 @@ class Derivation:
     reach
         Halo in pixels (y, x) that ``derive`` eats, given the source's pixel size in its own units.
     derive
-        From planes (band, y, x) with a halo to the derived planes without it.
+        From planes (band, y, x) with a halo to the derived planes without it, arrays or tensors.
     """
 
     bands: int
     reach: Callable[[Spacing], tuple[int, int]]
-    derive: Callable[[NDArray[np.float32], Spacing], NDArray[np.float32]]
-
-
-class Part(NamedTuple):
-    """Positions along one axis of the source: the pixels that they and their kernels touch, and the offsets."""
-
-    first: int
-    last: int  # exclusive
-    offset: NDArray[np.float32]  # in pixels from the centre of ``first``
+    derive: Callable[[Any, Spacing], Any]
 
 
 @lru_cache(maxsize=64)
@@ -111,20 +104,20 @@ class _Lattice:
         column, row = ~mosaic.transform @ (x, y)
         self.row, self.column = row - 0.5, column - 0.5  # from pixel corners to pixel centres
 
-    def at(self, rows: slice, cols: slice) -> tuple[Part, Part]:
-        """Rows and columns in the source of all pixels of a part of the block."""
+    def reaches(self, rows: slice, cols: slice) -> tuple[tuple[int, int], ...]:
+        """First and last (exclusive) row and column that the pixels of a part of the block and their kernels touch."""
         (y, y_part), (x, x_part) = (
             np.divmod((np.arange(part.start, part.stop) + 0.5) / _CELL - first, 1)
             for part, first in zip((rows, cols), self.first, strict=True)
         )
-        y0, x0 = int(y[0]), int(x[0])
-        y, x = y.astype(np.intp) - y0, x.astype(np.intp) - x0
-        near = (slice(y0, y0 + y[-1] + 2), slice(x0, x0 + x[-1] + 2))
-        row, column = (
-            nodes[y] * (1 - y_part[:, None]) + nodes[y + 1] * y_part[:, None]
-            for nodes in (self.row[near], self.column[near])
-        )
-        return _along(row, x, x_part), _along(column, x, x_part)
+        y, x = y.astype(np.intp), x.astype(np.intp)
+        found = []
+        for nodes in (self.row, self.column):
+            lines = nodes[y] * (1 - y_part[:, None]) + nodes[y + 1] * y_part[:, None]
+            ends = [lines[:, x[k]] * (1 - x_part[k]) + lines[:, x[k] + 1] * x_part[k] for k in (0, -1)]
+            reached = np.concatenate([*ends, lines[:, x[0] + 1 : x[-1] + 1].ravel()])
+            found.append((math.floor(reached.min()) - _REACH, math.floor(reached.max()) + 2 + _REACH))
+        return tuple(found)
 
     def lines(self, rows: slice, top: int, left: int) -> tuple[NDArray[np.float64], ...]:
         """Rows and columns in the window at ``top``, ``left`` at the nodes of some lines, and their steps a pixel."""
@@ -137,19 +130,6 @@ class _Lattice:
         return tuple(found)
 
 
-def _along(lines: NDArray[np.float64], node: NDArray[np.intp], part: NDArray[np.float64]) -> Part:
-    """Interpolate each line between its nodes; float32 counts from the first source pixel that is touched."""
-    step = np.diff(lines, axis=1)
-    ends = [lines[:, node[k]] + step[:, node[k]] * part[k] for k in (0, -1)]
-    ends += [lines[:, 1 : node[-1] + 1].ravel()]
-    first = math.floor(min(float(end.min(initial=math.inf)) for end in ends)) - _REACH
-    last = math.floor(max(float(end.max(initial=-math.inf)) for end in ends)) + 2 + _REACH
-    offset = step.astype(np.float32)[:, node]
-    offset *= part.astype(np.float32)
-    offset += (lines - first).astype(np.float32)[:, node]
-    return Part(first, last, offset)
-
-
 def warp_block(
     sources: Sequence[RasterSource],
     geobox: GeoBox,
@@ -159,33 +139,39 @@ def warp_block(
     resampling: Resampling,
     device: str = "cpu",
     derivation: Derivation | None = None,
-) -> NDArray[np.float32]:
+) -> Any:
     """Warp files onto pixels ``rows`` × ``cols`` of a grid, which may lie outside of it; reads at once.
 
     Returns
     -------
     array (band, y, x)
-        float32, NaN where no file has data.
+        float32, NaN where no file has data: a NumPy array, or a tensor on any other device than ``"cpu"``.
     """
-    bands = derivation.bands if derivation else len(sources[0].bands)
     shape = (rows.stop - rows.start, cols.stop - cols.start)
-    out = np.empty((bands, *shape), np.float32)
-    filled = False
     block = geobox.translate_pix(cols.start, rows.start).expand(shape)
     where = grid_bounds(block.pad(_REACH))
     near = [source for source in sources if source.bbox is None or boxes_meet(source.bbox, where)]
     datasets = []
+    out = None
     try:
         for source in near:
             datasets.append(open_source(source))
         for mosaic in mosaics_of(near, datasets):
-            filled |= _warp_mosaic(mosaic, geobox, rows, cols, resampling, device, derivation, out, not filled)
+            values = _warp_mosaic(mosaic, geobox, rows, cols, resampling, device, derivation)
+            if out is None or values is None:
+                out = values if out is None else out
+            elif isinstance(out, np.ndarray):
+                np.copyto(out, values, where=np.isnan(out))
+            else:
+                out = values.where(out.isnan(), out)
     finally:
         for dataset in datasets:
             dataset.close()
-    if not filled:
-        out.fill(np.nan)
-    return out
+    if out is not None:
+        return out
+    bands = derivation.bands if derivation else len(sources[0].bands)
+    void = np.full((bands, *shape), np.nan, np.float32)
+    return void if device == "cpu" else _on_device(void, device)
 
 
 def _warp_mosaic(
@@ -196,89 +182,90 @@ def _warp_mosaic(
     resampling: Resampling,
     device: str,
     derivation: Derivation | None,
-    out: NDArray[np.float32],
-    untouched: bool,
-) -> bool:
-    """Fill what is still void in ``out`` from one mosaic, all if ``untouched``; False if it does not reach there."""
+) -> Any:
+    """Pixels from one mosaic, as :func:`warp_block` gives them; None where it does not reach."""
     lattice = _Lattice(geobox, rows, cols, mosaic)
-    rim = [lattice.at(rows, slice(c, c + 1)) for c in (cols.start, cols.stop - 1)]
-    rim += [lattice.at(slice(r, r + 1), cols) for r in (rows.start, rows.stop - 1)]
-    top, left = (min(parts[axis].first for parts in rim) for axis in (0, 1))
-    bottom, right = (max(parts[axis].last for parts in rim) for axis in (0, 1))
+    rim = [lattice.reaches(rows, slice(c, c + 1)) for c in (cols.start, cols.stop - 1)]
+    rim += [lattice.reaches(slice(r, r + 1), cols) for r in (rows.start, rows.stop - 1)]
+    top, left = (min(parts[axis][0] for parts in rim) for axis in (0, 1))
+    bottom, right = (max(parts[axis][1] for parts in rim) for axis in (0, 1))
     spacing = (abs(mosaic.transform.e), abs(mosaic.transform.a))
     halo_y, halo_x = derivation.reach(spacing) if derivation else (0, 0)
-    pixels = mosaic.window(top - halo_y, left - halo_x, bottom - top + 2 * halo_y, right - left + 2 * halo_x)
-    if pixels is None:
-        return False
+    read = mosaic.window(top - halo_y, left - halo_x, bottom - top + 2 * halo_y, right - left + 2 * halo_x)
+    if read is None:
+        return None
+    has_void = math.isnan(read.min())  # one pass, no mask
+    loops = compiled("sampling") if device == "cpu" else None
+    pixels: Any = read if loops is not None else _on_device(read, device)
     if derivation:
         if _is_geographic(mosaic.crs):
             raise CRSError(f"{mosaic.parts[0][1].name}: bands cannot be derived on a grid in degrees")
         pixels = derivation.derive(pixels, spacing)
-    target = out if untouched else np.empty_like(out)
-    loops = compiled("sampling") if device == "cpu" else None
+    lines = lattice.lines(rows, top, left)
+    columns = slice(*(column - lattice.first[1] * _CELL for column in (cols.start, cols.stop)))
     if loops is not None:
-        _by_compiled_loops(loops, pixels, lattice, rows, cols, (top, left), resampling, target)
-    else:
-        _by_torch(pixels, lattice, rows, cols, (top, left), resampling, device, target)
-    if not untouched:
-        np.copyto(out, target, where=np.isnan(out))
-    return True
+        return _by_compiled_loops(loops, pixels, lines, columns, resampling, has_void)
+    warped = _by_torch(pixels, lines, columns, resampling, has_void)
+    return warped.numpy() if device == "cpu" else warped
+
+
+def _on_device(pixels: NDArray[np.float32], device: str) -> Any:
+    """Bring pixels to a device, as a tensor; what is asked of it from now on finds them there."""
+    import torch
+
+    from darts_xr.devices import await_event, upload
+
+    where = torch.device(device)
+    tensors, arrived = upload({"pixels": pixels}, where)
+    await_event(arrived, where)
+    return tensors["pixels"]
 
 
 def _by_compiled_loops(
     loops: ModuleType,
     pixels: NDArray[np.float32],
-    lattice: _Lattice,
-    rows: slice,
-    cols: slice,
-    corner: tuple[int, int],
+    lines: Sequence[NDArray[np.float64]],
+    columns: slice,
     resampling: Resampling,
-    out: NDArray[np.float32],
-) -> None:
-    """Fill a block from the window at ``corner``, pixel by pixel."""
-    lines = loops.Lines(*lattice.lines(rows, *corner))
-    offset = cols.start - lattice.first[1] * _CELL
-    fills = resampling != "nearest" and math.isnan(pixels.min())  # one pass, no mask
+    has_void: bool,
+) -> NDArray[np.float32]:
+    """Interpolate a window at the pixels of lines, one by one."""
+    out = np.empty((len(pixels), len(lines[0]), columns.stop - columns.start), np.float32)
+    fills = resampling != "nearest" and has_void
     known = fill_rim_of(pixels) if fills else pixels
     if resampling == "bilinear":  # a small window: 30 m pixels
         known = known.astype(np.float64)
-    getattr(loops, resampling)(known, lines, _CELL, offset, out)
+    getattr(loops, resampling)(known, loops.Lines(*lines), _CELL, columns.start, out)
     if fills:
         for plane, target in zip(pixels, out, strict=True):
-            loops.void_where_nearest_is(plane, lines, _CELL, offset, target)
+            loops.void_where_nearest_is(plane, loops.Lines(*lines), _CELL, columns.start, target)
+    return out
 
 
 def _by_torch(
-    pixels: NDArray[np.float32],
-    lattice: _Lattice,
-    rows: slice,
-    cols: slice,
-    corner: tuple[int, int],
-    resampling: Resampling,
-    device: str,
-    out: NDArray[np.float32],
-) -> None:
-    """Fill a block from the window at ``corner``, in patches that stay in the processor's cache."""
+    pixels: Any, lines: Sequence[NDArray[np.float64]], columns: slice, resampling: Resampling, has_void: bool
+) -> Any:
+    """Interpolate a window on its device; on a processor in strips that stay in its cache."""
     import torch
 
-    window = torch.from_numpy(pixels).to(device)
-    has_void = math.isnan(pixels.min())
-    top, left = corner
-    for r0 in range(rows.start, rows.stop, _PATCH):
-        for c0 in range(cols.start, cols.stop, _PATCH):
-            part = (slice(r0, min(r0 + _PATCH, rows.stop)), slice(c0, min(c0 + _PATCH, cols.stop)))
-            row, column = lattice.at(*part)
-            planes = window[:, row.first - top : row.last - top, column.first - left : column.last - left]
-            y, x = (torch.from_numpy(axis.offset).to(device) for axis in (row, column))
-            values = interpolate(planes, y, x, resampling, has_void).cpu().numpy()
-            out[:, r0 - rows.start :, c0 - cols.start :][:, : values.shape[1], : values.shape[2]] = values
+    where = pixels.device
+    placed = [torch.from_numpy(line).to(where) for line in lines]
+    along = torch.arange(columns.start, columns.stop, device=where)
+    rows = _STRIP if where.type == "cpu" else max(1, len(lines[0]))
+    strips = [
+        interpolate(
+            pixels, [line[top : top + rows] for line in placed], along, _CELL, resampling, has_void=has_void
+        )
+        for top in range(0, len(lines[0]), rows)
+    ]
+    return torch.cat(strips, dim=1)
 
 
 # --- Dask wiring and the labelled function -----------------------------------------------------------------
 
 
 def lazy_blocks(
-    read: Callable[[slice, slice], NDArray[Any]],
+    read: Callable[[slice, slice], Any],
     shape: Sequence[int],
     *,
     chunks: Any,
@@ -286,14 +273,18 @@ def lazy_blocks(
     lead: int | None = None,
     token: Any,
 ) -> da.Array:
-    """Build a lazy array whose chunks come from ``read(rows, cols)``, ``lead`` bands going first."""
+    """Build a lazy array whose chunks come from ``read(rows, cols)``, ``lead`` bands going first.
+
+    Tensors that it gives stay where they are, as :class:`darts_xr.device_array.DeviceArray`.
+    """
     grid = da.core.normalize_chunks("auto" if chunks is None else chunks, tuple(shape), dtype=dtype)
     full = grid if lead is None else ((lead,), *grid)
 
-    def block(block_info: Any = None) -> NDArray[Any]:
+    def block(block_info: Any = None) -> NDArray[Any] | DeviceArray:
         *_, (top, bottom), (left, right) = block_info[None]["array-location"]
         with rasterio.Env(**HTTP_OPTIONS):
-            return read(slice(top, bottom), slice(left, right))
+            made = read(slice(top, bottom), slice(left, right))
+        return made if isinstance(made, np.ndarray) else DeviceArray(made)
 
     out: da.Array = da.map_blocks(
         block,
@@ -376,7 +367,8 @@ def warp_onto(
         # Positions count from the scene's own corner, so that a margin does not move the coordinate lattice.
         rows, cols = (slice(s.start - margin_px, s.stop - margin_px) for s in (rows, cols))
         values = warp_block(listed, geobox, rows, cols, resampling=resampling, device=device)
-        typed = as_type(values, kind, nodata)
+        host = values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        typed = as_type(host, kind, nodata)
         return typed if bands > 1 else typed[0]
 
     data = lazy_blocks(

@@ -36,10 +36,10 @@ _AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 
 class Rims(NamedTuple):
     """Copies of a block's outermost rows and columns."""
 
-    top: NDArray[Any]
-    bottom: NDArray[Any]
-    left: NDArray[Any]
-    right: NDArray[Any]
+    top: Any
+    bottom: Any
+    left: Any
+    right: Any
 
 
 class Span(NamedTuple):
@@ -70,13 +70,10 @@ class Halo:
 # --- array kernels -----------------------------------------------------------------------------------------
 
 
-def _opaque(block: NDArray[Any]) -> NDArray[Any]:
-    """View a structured array as bytes without a meaning, which NumPy copies 15 times as fast as field by field."""
-    return block.view(f"V{block.itemsize}") if block.dtype.names else block
-
-
-def _rims(block: NDArray[Any], depth: tuple[int, int]) -> Rims:
-    block = _opaque(block)
+def _rims(block: Any, depth: tuple[int, int]) -> Any:
+    """Copy the rims of a block; of one of planes, those of each."""
+    if isinstance(block, dict):
+        return {name: _rims(plane, depth) for name, plane in block.items()}
     (height, width), (dy, dx) = block.shape[-2:], depth
     return Rims(
         block[..., :dy, :].copy(), block[..., height - dy :, :].copy(),
@@ -84,11 +81,15 @@ def _rims(block: NDArray[Any], depth: tuple[int, int]) -> Rims:
     )  # fmt: skip
 
 
-def _join(
-    block: NDArray[Any], around: Sequence[Rims | None], halo: Halo
-) -> tuple[NDArray[Any], tuple[slice, slice]]:
+def _join(block: Any, around: Sequence[Any], halo: Halo) -> tuple[Any, tuple[slice, slice]]:
     """Put a block and its neighbours' rims together, None where the array ends; and where the block lies in it."""
-    beside = dict(zip(_AROUND, around, strict=True))
+    if isinstance(block, dict):
+        joined = {
+            name: _join(plane, [None if rims is None else rims[name] for rims in around], halo)
+            for name, plane in block.items()
+        }
+        return {name: whole for name, (whole, _) in joined.items()}, next(iter(joined.values()))[1]
+    beside: dict[tuple[int, int], Rims | None] = dict(zip(_AROUND, around, strict=True))
     rows, cols = (
         halo.span(axis, length, (beside[before] is not None, beside[behind] is not None))
         for axis, length, before, behind in (
@@ -97,18 +98,22 @@ def _join(
         )
     )
     dy, dx = halo.depth
-    whole = np.empty_like(block, shape=(*block.shape[:-2], rows.length, cols.length), order="C")
-    wide = _opaque(whole)
-    wide[..., rows.inner, cols.inner] = _opaque(block)
+    shape = (*block.shape[:-2], rows.length, cols.length)
+    whole = (
+        block.new_empty(shape)
+        if hasattr(block, "new_empty")
+        else np.empty_like(block, shape=shape, order="C")
+    )
+    whole[..., rows.inner, cols.inner] = block
     for (y, x), rims in beside.items():
         if rims is not None:
             part = rims.right if x < 0 else rims.left if x > 0 else rims.bottom if y < 0 else rims.top
             if y and x:
                 part = part[..., part.shape[-2] - dy :, :] if y < 0 else part[..., :dy, :]
-            wide[..., _side(rows.inner, dy, y), _side(cols.inner, dx, x)] = part
-    for axis, span in ((-2, rows), (-1, cols)):
+            whole[..., _side(rows.inner, dy, y), _side(cols.inner, dx, x)] = part
+    for axis, span in enumerate((rows, cols)):
         if span.known != slice(0, span.length):
-            _fill(np.moveaxis(wide, axis, 0), span.known, halo.boundary[axis], block)
+            _fill(whole, axis, span, halo.boundary[axis])
     return whole, (rows.inner, cols.inner)
 
 
@@ -117,21 +122,26 @@ def _side(inner: slice, depth: int, way: int) -> slice:
     return (inner, slice(inner.stop, inner.stop + depth), slice(inner.start - depth, inner.start))[way]
 
 
-def _fill(array: NDArray[Any], known: slice, boundary: Any, like: NDArray[Any]) -> None:
-    """Fill the first axis outside ``known``, from what is known or with a constant."""
+def _fill(array: Any, axis: int, span: Span, boundary: Any) -> None:
+    """Fill what lies outside the known pixels along y (0) or x (1), from them or with a constant."""
+
+    def along(part: Any) -> tuple[Any, ...]:
+        return (..., part) if axis else (..., part, slice(None))
+
+    before, behind = slice(0, span.known.start), slice(span.known.stop, span.length)
     if isinstance(boundary, str):
-        missing = (known.start, len(array) - known.stop)
-        source = np.pad(np.arange(known.start, known.stop), missing, mode=_MODES[boundary])  # type: ignore[call-overload]
-        array[: known.start] = array[source[: known.start]]
-        array[known.stop :] = array[source[known.stop :]]
+        missing = (span.known.start, span.length - span.known.stop)
+        source = np.pad(np.arange(span.known.start, span.known.stop), missing, mode=_MODES[boundary])  # type: ignore[call-overload]
+        array[along(before)] = array[along(source[before])]
+        array[along(behind)] = array[along(source[behind])]
     else:
-        array[: known.start] = array[known.stop :] = _opaque(np.full_like(like, boundary, shape=(1,)))
+        array[along(before)] = array[along(behind)] = np.full((), boundary).astype(array.dtype).item()
 
 
 def _apply(
-    block: NDArray[Any],
+    block: Any,
     block_id: tuple[int, ...] | None,
-    *around: Rims | None,
+    *around: Any,
     func: Callable[..., NDArray[Any]],
     halo: Halo,
     trim: bool,
@@ -172,7 +182,9 @@ def map_overlap(
         Takes a block with its halo and ``kwargs``. If it has a keyword ``block_id``, it also gets the number of the
         block along each axis of the result.
     array : dask.array.Array
-        (..., y, x). Chunks that are shorter than ``depth`` are joined with their neighbours.
+        (..., y, x). Chunks that are shorter than ``depth`` are joined with their neighbours. Blocks may be on a device
+        (:class:`darts_xr.device_array.DeviceArray`), and of an array (y, x) also :data:`darts_xr.graph.planes.Planes`
+        in chunks of at least ``depth``.
     depth : int, tuple or dict
         Pixels that a block gets on each side, for all axes, for each, or by axis (0 where not named).
     boundary : str, number, tuple or dict, optional

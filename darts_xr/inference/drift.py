@@ -18,11 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from darts_xr.catalog.assets import scene_files
-from darts_xr.cube.bands import BANDS, Band, scale_band
+from darts_xr.cube.bands import BANDS, VALID, Band, scale_band
 from darts_xr.cube.indices import ndvi
 from darts_xr.errors import CheckpointError
 from darts_xr.inference.ensemble import Ensemble
-from darts_xr.inference.structured import VALID
 from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.planet.masks import valid_mask
 from darts_xr.rasters import naming_read_errors, open_raster

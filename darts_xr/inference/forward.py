@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from darts_xr.cube.bands import Band, scale_band
+from darts_xr.cube.bands import DIFFERENCES, VALID, Band, scale_band
+from darts_xr.cube.indices import normalised_difference
+from darts_xr.devices import await_event, download, network_threads, record, upload
 from darts_xr.errors import DeviceError, PredictionError
+from darts_xr.graph.planes import Planes
 from darts_xr.inference.batches import batches
 from darts_xr.inference.checkpoint import Checkpoint
-from darts_xr.inference.devices import await_event, download, network_threads, record, upload
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
-from darts_xr.inference.structured import VALID, planes_of, to_bytes
 from darts_xr.inference.tiles import Window
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def _scaled(planes: Mapping[str, torch.Tensor], valid: torch.Tensor, bands: Sequ
 
 
 def member_probabilities(
-    block: NDArray[Any],
+    block: Planes,
     windows: Sequence[Window],
     *,
     ensemble: Ensemble,
@@ -83,8 +84,9 @@ def member_probabilities(
 
     Parameters
     ----------
-    block : numpy.ndarray
-        Structured (y, x) array of bands in physical units and ``valid``, with ``margin`` pixels around.
+    block : Planes
+        Bands in physical units and ``valid``, with ``margin`` pixels around. A normalised difference that is not there
+        is made of its bands on the device.
     windows : sequence of Window
         Where to predict; elsewhere the result is NaN.
     ensemble, margin, shape : Ensemble, int, tuple of int
@@ -100,9 +102,9 @@ def member_probabilities(
         (member, y, x) float32, ``shape`` pixels.
     """
     device = resolve_device(ensemble.device)
-    raw, arrived = upload(to_bytes(block), device)
+    planes, arrived = upload(block, device)
     result, finite, done = network_threads(device).run(
-        _answer, raw, arrived, block.dtype, windows, ensemble=ensemble, margin=margin, shape=shape, augment=augment,
+        _answer, planes, arrived, windows, ensemble=ensemble, margin=margin, shape=shape, augment=augment,
         place=place, origin=origin,
     )  # fmt: skip
     host, sound = download(result, finite, done)
@@ -117,9 +119,8 @@ def member_probabilities(
 
 
 def _answer(
-    raw: torch.Tensor,
+    planes: dict[str, torch.Tensor],
     arrived: torch.cuda.Event | None,
-    kind: np.dtype[Any],
     windows: Sequence[Window],
     *,
     ensemble: Ensemble,
@@ -130,13 +131,16 @@ def _answer(
     origin: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]:
     """Member probabilities on the device, whether all of its passes kept within their type, and when they are done."""
-    device = raw.device
+    device = planes[VALID].device
     checks: list[torch.Tensor] = []
     with products(ensemble.precision, device), torch.inference_mode():
         await_event(arrived, device)
         result = torch.full((len(ensemble.members), *shape), torch.nan, device=device)
         bands = _distinct_bands(ensemble)
-        planes = planes_of(raw, kind)
+        for band in bands:
+            if band.name not in planes:
+                first, second = DIFFERENCES[band.name]
+                planes[band.name] = normalised_difference(planes[first], planes[second], band.name)
         scaled = _scaled(planes, planes[VALID] > 0, bands)
         for number, member in enumerate(ensemble.members):
             network, _ = network_of(

@@ -17,15 +17,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from darts_xr.cube.bands import DIFFERENCES, VALID
+from darts_xr.cube.indices import normalised_difference
 from darts_xr.cube.metadata import linked, metadata_of
 from darts_xr.cube.windows import SceneWindow, window_pixels
 from darts_xr.errors import CheckpointError, MissingBandsError, ParameterError, TilingError
 from darts_xr.graph.overlap import map_overlap
+from darts_xr.graph.planes import Planes, block_planes
 from darts_xr.inference.ensemble import DEMO_CAUTION, Ensemble
 from darts_xr.inference.forward import member_probabilities
 from darts_xr.inference.published import published_windows
 from darts_xr.inference.reach import reach
-from darts_xr.inference.structured import VALID, structured_array
 from darts_xr.inference.tiles import LEGACY_OVERLAP, LEGACY_WINDOW, cut_to_part, lattice_windows
 from darts_xr.memory import keep_freed_memory
 
@@ -37,7 +39,7 @@ _LARGEST_BLOCK = 2048  # px; larger chunks are predicted in parts, so that memor
 
 
 def _predict_block(
-    block: NDArray[Any],
+    block: Planes,
     *,
     block_id: tuple[int, ...],
     ensemble: Ensemble,
@@ -49,11 +51,11 @@ def _predict_block(
     place: str,
     part: tuple[slice, slice] | None,
 ) -> FloatArray:
-    """Probability of one structured block with a margin: the mean (y, x), or with ``each`` (member, y, x)."""
+    """Probability of one block with a margin: the mean (y, x), or with ``each`` (member, y, x)."""
     position = block_id[-2:]
     shape = grid[0][position[0]], grid[1][position[1]]
     origin = sum(grid[0][: position[0]]), sum(grid[1][: position[1]])
-    seen = block[VALID][margin : margin + shape[0], margin : margin + shape[1]] > 0
+    seen = np.asarray(block[VALID])[margin : margin + shape[0], margin : margin + shape[1]] > 0
     windows = list(
         lattice_windows(
             seen, tile=tile, margin=margin, stride=ensemble.stride, cut=ensemble.batch_norm == "eval"
@@ -119,7 +121,7 @@ def _on_lattice(
     place: str,
     part: tuple[slice, slice] | None,
 ) -> da.Array:
-    """Lazy probability of structured pixels in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
+    """Lazy probability of planes in lattice chunks: the mean (y, x), or with ``each`` (member, y, x)."""
     leading = ((len(ensemble.members),),) if each else ()
     return map_overlap(
         _predict_block, pixels, depth=margin, boundary="mirror", trim=False, multiple=ensemble.stride,
@@ -197,15 +199,13 @@ def _place(scene: xr.Dataset) -> str:
 
 def _members(scene: xr.Dataset, ensemble: Ensemble, request: _Request, *, each: bool) -> da.Array:
     """Lazy probability of the wanted pixels: the mean (y, x), or with ``each`` (member, y, x)."""
-    bands = [scene[name] for name in (*ensemble.bands, VALID)]
+    bands = [scene[name] for name in _planes_to_bring(scene, ensemble)]
     near = [chunks or (length,) for chunks, length in _chunks_of(scene)]
     place = _place(scene)
     members_only = tuple(replace(m, training={}, statistics=None) for m in ensemble.members)
     light = replace(ensemble, members=members_only, calibrated=request.calibrated)
     if request.tiling == "legacy":
-        every = published_windows(
-            structured_array(bands, tuple(near)), light, augment=request.augment, place=place
-        )
+        every = published_windows(bands, light, augment=request.augment, place=place)
     else:
         tile, margin = request.tile, request.margin
         least = max(margin, ensemble.stride)
@@ -214,11 +214,26 @@ def _members(scene: xr.Dataset, ensemble: Ensemble, request: _Request, *, each: 
         part = (request.rows, request.cols)
         whole = part == tuple(slice(0, sum(along)) for along in near)
         every = _on_lattice(
-            structured_array(bands, chunks), light, tile=tile, margin=margin, augment=request.augment, each=each,
+            block_planes(bands, chunks), light, tile=tile, margin=margin, augment=request.augment, each=each,
             place=place, part=None if whole else part,
         )  # fmt: skip
     every = every[..., request.rows, request.cols]
     return every if each or every.ndim == 2 else _mean(every)
+
+
+def _planes_to_bring(scene: xr.Dataset, ensemble: Ensemble) -> list[str]:
+    """Bands of the scene, and last its mask, that blocks are made of.
+
+    A lazy normalised difference of two bands is left out: those two say as much, and it is made where the networks are.
+    """
+    names = list(ensemble.bands)
+    for name, pair in DIFFERENCES.items():
+        lazy = [n for n in (name, *pair) if n in scene and isinstance(scene[n].data, da.Array)]
+        if name in names and len(lazy) == 1 + len(pair):
+            own = normalised_difference(scene[pair[0]], scene[pair[1]], name)
+            if scene[name].data.name == own.data.name:  # the same graph: nobody put another band in its place
+                names = [band for band in dict.fromkeys((*pair, *names)) if band != name]
+    return [*names, VALID]
 
 
 def _chunks_of(scene: xr.Dataset) -> list[tuple[tuple[int, ...], int]]:

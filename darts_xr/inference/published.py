@@ -6,28 +6,31 @@ image's edge, and the outermost ring of pixels gets weight 0 and so probability 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise, product
-from typing import Any
 
 import dask.array as da
 import numpy as np
+import xarray as xr
 from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
+from darts_xr.cube.bands import VALID
 from darts_xr.errors import TilingError
 from darts_xr.graph.layers import Tasks, extend, lazy_array
+from darts_xr.graph.planes import Planes, block_planes
 from darts_xr.inference.ensemble import Ensemble
 from darts_xr.inference.forward import member_probabilities
-from darts_xr.inference.structured import VALID
 from darts_xr.inference.tiles import LEGACY_WINDOW, Window, legacy_ramp, legacy_starts
 
 FloatArray = NDArray[np.float32]
 
 
 def predict_window(
-    pieces: list[list[NDArray[Any]]],
+    pieces: list[list[Planes]],
     *,
     ensemble: Ensemble,
     augment: bool,
@@ -35,10 +38,10 @@ def predict_window(
     origin: tuple[int, int],
 ) -> FloatArray | None:
     """Member probabilities of one window put together from its pieces; None where it has no valid pixel."""
-    block = np.block(pieces)
+    block = {name: np.block([[piece[name] for piece in row] for row in pieces]) for name in pieces[0][0]}
     if not (block[VALID] > 0).any():
         return None
-    side = block.shape[1]
+    side = len(block[VALID])
     return member_probabilities(
         block, [Window(0, 0, side, side)], ensemble=ensemble, margin=0, shape=(side, side), augment=augment,
         place=place, origin=origin,
@@ -51,11 +54,12 @@ def blend(
     times: list[int],
     *,
     corner: tuple[int, int],
-    valid: NDArray[Any],
+    valid: Planes,
     members: int,
 ) -> FloatArray:
     """Weighted mean of the windows over one piece of the scene; NaN where the mask says so."""
-    height, width = valid.shape
+    seen = np.asarray(valid[VALID]) > 0
+    height, width = seen.shape
     ramp = legacy_ramp()
     total = np.zeros((members, height, width), np.float32)
     weight = np.zeros((height, width), np.float32)
@@ -68,19 +72,22 @@ def blend(
             total += w * window[:, rows, cols]
     weight[weight == 0] = 1
     total /= weight
-    total[:, ~(valid > 0)] = np.nan
+    total[:, ~seen] = np.nan
     return total
 
 
-def published_windows(pixels: da.Array, ensemble: Ensemble, *, augment: bool, place: str) -> da.Array:
-    """Lazy member probabilities, (member, y, x), of a lazy structured (y, x) array.
+def published_windows(
+    bands: Sequence[xr.DataArray], ensemble: Ensemble, *, augment: bool, place: str
+) -> da.Array:
+    """Lazy member probabilities, (member, y, x), of lazy bands, the last of which is ``valid``.
 
-    It is cut at every border of a window, so that windows are whole pieces and each is predicted once, whatever the
+    They are cut at every border of a window, so that windows are whole pieces and each is predicted once, whatever the
     chunks of the scene.
     """
-    if min(pixels.shape) < LEGACY_WINDOW:
+    shape = tuple(bands[-1].sizes[axis] for axis in ("y", "x"))
+    if min(shape) < LEGACY_WINDOW:
         raise TilingError(
-            f'{place} is {pixels.shape[0]} × {pixels.shape[1]} px, and tiling="legacy" needs at least '
+            f'{place} is {shape[0]} × {shape[1]} px, and tiling="legacy" needs at least '
             f'{LEGACY_WINDOW} px on each side, as the published workflow did. Use tiling="lattice".'
         )
     if LEGACY_WINDOW % ensemble.stride:
@@ -88,11 +95,10 @@ def published_windows(pixels: da.Array, ensemble: Ensemble, *, augment: bool, pl
             f"the networks of {ensemble.name} take sides that are multiples of {ensemble.stride} px, and "
             f'tiling="legacy" has windows of {LEGACY_WINDOW}. Use tiling="lattice".'
         )
-    starts = [legacy_starts(length) for length in pixels.shape]
+    starts = [legacy_starts(length) for length in shape]
     cuts = [sorted({0, *along, *(start + LEGACY_WINDOW for start in along)}) for along in starts]
     sizes = tuple(tuple(b - a for a, b in pairwise(along)) for along in cuts)
-    pixels = pixels.rechunk(sizes)
-    valid = pixels[VALID]
+    pixels, valid = block_planes(bands, sizes), block_planes(bands[-1:], sizes)
     members = len(ensemble.members)
     token = tokenize(pixels.name, ensemble, augment, place)
     windows, name = f"predict-window-{token}", f"blend-{token}"
@@ -109,7 +115,7 @@ def published_windows(pixels: da.Array, ensemble: Ensemble, *, augment: bool, pl
         key, over = (name, 0, i, j), List(*(TaskRef((windows, *place)) for place in places))
         mask = TaskRef((valid.name, i, j))
         blended[key] = Task(key, blend, over, places, times, corner=(y, x), valid=mask, members=members)
-    graph = extend(valid.dask, windows, predicted, {pixels.name})
+    graph = extend(HighLevelGraph.merge(pixels.dask, valid.dask), windows, predicted, {pixels.name})
     graph = extend(graph, name, blended, {windows, valid.name})
     return lazy_array(graph, name, ((members,), *sizes), np.float32)
 

@@ -13,7 +13,7 @@ import kornia.augmentation as K  # noqa: N812  kornia's own short form
 import torch
 
 from darts_xr.cube import ndvi
-from darts_xr.inference.structured import VALID
+from darts_xr.cube.bands import VALID
 from darts_xr.planet.bands import IMAGE_BANDS
 from darts_xr.training.mining import CELL
 from darts_xr.training.settings import Augmentation, Crop

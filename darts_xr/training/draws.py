@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from darts_xr.inference.structured import VALID
+from darts_xr.cube.bands import VALID
 from darts_xr.training.mining import HardGround
 from darts_xr.training.patches import PatchStore, kind_of
 from darts_xr.training.settings import Recipe, Sampling

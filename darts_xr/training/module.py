@@ -18,9 +18,9 @@ from torchmetrics.classification import (
     BinaryRecall,
 )
 
+from darts_xr.cube.bands import VALID
 from darts_xr.errors import TrainingError
 from darts_xr.inference import Checkpoint, network_input
-from darts_xr.inference.structured import VALID
 from darts_xr.training.augmentation import Augment, random_crop
 from darts_xr.training.burn import IGNORED
 from darts_xr.training.draws import Batch, planes_of

@@ -22,9 +22,9 @@ from shapely.geometry.base import BaseGeometry
 from zarr.codecs import BloscCodec
 
 from darts_xr.cube import BANDS
+from darts_xr.cube.bands import VALID
 from darts_xr.cube.metadata import metadata_of, time_text
 from darts_xr.errors import PatchError
-from darts_xr.inference.structured import VALID
 from darts_xr.training.burn import IGNORED, burn
 from darts_xr.training.settings import Patching
 

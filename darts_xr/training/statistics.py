@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darts_xr.cube import Band
+from darts_xr.cube.bands import VALID
 from darts_xr.errors import TrainingError
 from darts_xr.inference import Checkpoint
 from darts_xr.inference.drift import band_histogram, summarise
-from darts_xr.inference.structured import VALID
 from darts_xr.training.patches import PatchStore
 
 _THIN = 4  # every fourth pixel of each row and column is enough for a histogram

@@ -9,6 +9,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio.shutil
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -20,6 +21,7 @@ from darts_xr.cube.landcover import landcover_for
 from darts_xr.cube.mosaic import RasterSource
 from darts_xr.cube.terrain import relative_elevation, slope
 from darts_xr.cube.warp import boxes_meet, grid_bounds, warp_onto
+from darts_xr.device_array import DeviceArray
 from darts_xr.errors import CRSError, LandCoverError, MissingBandsError, MissingFileError
 from tests.catalog.deliveries import validate
 from tests.cube.rasters import centres, item, scene_at, seen_from, source_grid, write
@@ -321,3 +323,49 @@ def test_items_of_the_index_are_valid_and_survive_a_catalogue(scene: GeoBox, tmp
 def test_an_index_in_another_reference_system_is_refused(scene: GeoBox) -> None:
     with pytest.raises(CRSError, match="EPSG:3413"):
         arcticdem_items(gpd.GeoDataFrame(geometry=[], crs="EPSG:4326"), scene)
+
+
+@pytest.mark.parametrize("grid", ["scene", "dem"])
+@pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
+def test_layers_on_a_device_are_those_of_the_compiled_loops(
+    grid: Any, resampling: Any, world: list[pystac.Item], scene: GeoBox
+) -> None:
+    pytest.importorskip("numba", reason="numba is not installed: torch would be compared with itself")
+    near, far = (
+        auxiliary_layers(
+            world, scene, terrain_grid=grid, trends_resampling=resampling, chunks=64, device=device
+        )
+        for device in ("cpu", "cpu:0")  # a device by its number: torch and its tensors, as on a GPU
+    )
+    assert list(near) == list(far)
+    for name in near:
+        (key, *_) = far[name].data.to_delayed().ravel()
+        assert isinstance(key.compute(), DeviceArray) == (name in AUXILIARY_BANDS)
+        if name in TERRAIN:
+            assert np.isnan(near[name].values).any()
+            # One step of float32 in heights of 1500 m, 0.12 mm, tilts a slope by 0.002 degrees.
+            step = {"relative_elevation": 2e-4, "slope": 2e-3}[name]
+            np.testing.assert_allclose(far[name].values, near[name].values, atol=step)
+        else:
+            np.testing.assert_array_equal(far[name].values, near[name].values)
+
+
+def test_ready_made_layers_lie_on_the_device_too(scene: GeoBox, tmp_path: Path) -> None:
+    grid = source_grid(scene, "EPSG:3413", 10.0)
+    steep = np.abs(_heights(grid) % 60).astype("float32")
+    layer = item("steep", "slope", write(tmp_path / "s.tif", steep, grid), grid, [{"data_type": "float32"}])
+    near, far = (
+        auxiliary_layers([layer], scene, needed=["slope"], device=device)["slope"]
+        for device in ("cpu", "cpu:0")
+    )
+    assert isinstance(far.data.to_delayed()[0, 0].compute(), DeviceArray)
+    np.testing.assert_allclose(far.values, near.values, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_layers_on_a_gpu_are_those_of_the_processor(world: list[pystac.Item], scene: GeoBox) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    near, far = (auxiliary_layers(world, scene, chunks=64, device=device) for device in ("cpu", "cuda"))
+    for name in near:
+        np.testing.assert_allclose(far[name].values, near[name].values, atol=1e-3)

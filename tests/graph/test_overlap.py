@@ -9,12 +9,14 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 from dask.distributed import Client, LocalCluster
 from dask.task_spec import Task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from darts_xr.device_array import DeviceArray
 from darts_xr.graph.overlap import map_overlap
 
 NUMPY_MODES = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge"}
@@ -48,6 +50,12 @@ def expected_index(
     return np.pad(known, missing, constant_values=-1)
 
 
+def _placed(block: NDArray[Any], both: bool) -> Any:
+    """Put a block on a device, or beside one that is there."""
+    on_device = DeviceArray(torch.from_numpy(block))
+    return {"near": block, "far": on_device} if both else on_device
+
+
 @given(st.data(), st.tuples(st.integers(0, 4), st.integers(0, 4)), st.tuples(boundaries, boundaries))
 @settings(max_examples=120, deadline=None)
 def test_blocks_are_windows_of_the_padded_array(
@@ -57,12 +65,19 @@ def test_blocks_are_windows_of_the_padded_array(
     lead = data.draw(st.sampled_from([(), (2,), (1, 2)]))
     chunks = data.draw(sizes(depth[0])), data.draw(sizes(depth[1]))
     whole = numbered((*lead, sum(chunks[0]), sum(chunks[1])))
-    if data.draw(st.booleans()):
+    kind = data.draw(st.sampled_from(["plain", "structured", "device", *(["planes"] if not lead else [])]))
+    if kind == "structured":
         whole = whole.astype(STRUCTURED)
     trim = data.draw(st.booleans())
     seen = []
 
-    def check(block: NDArray[Any], factor: int, block_id: tuple[int, ...]) -> NDArray[Any]:
+    def check(block: Any, factor: int, block_id: tuple[int, ...]) -> NDArray[Any]:
+        if kind == "planes":
+            assert list(block) == ["near", "far"]
+            assert isinstance(block["far"], DeviceArray)
+            np.testing.assert_array_equal(block["near"], block["far"])
+            block = block["near"]
+        assert isinstance(block, DeviceArray) == (kind == "device")
         expected = whole[tuple(slice(n, n + 1) for n in block_id[: len(lead)])]
         inside = []
         for axis in (0, 1):
@@ -81,9 +96,12 @@ def test_blocks_are_windows_of_the_padded_array(
         return block if trim else block[..., inside[0], inside[1]]
 
     y, x = len(lead), len(lead) + 1
+    source = da.from_array(whole, chunks=(*((1,) * n for n in lead), *chunks))
+    if kind in ("device", "planes"):
+        source = source.map_blocks(_placed, both=kind == "planes", meta=source._meta)
     lazy = map_overlap(
         check,
-        da.from_array(whole, chunks=(*((1,) * n for n in lead), *chunks)),
+        source,
         depth={y: depth[0], x: depth[1]},
         boundary={y: rules[0], x: rules[1]},
         trim=trim,

@@ -14,10 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from darts_xr import predict
-from darts_xr.inference import devices
+from darts_xr import devices, predict
+from darts_xr.devices import network_threads
 from darts_xr.inference.core_network import WholeNetwork
-from darts_xr.inference.devices import network_threads
 from tests.inference.worlds import scene_of, small_ensemble
 
 _CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from darts_xr.device_array import DeviceArray
 from darts_xr.memory import keep_freed_memory, keeps_large_pieces
 
 log = logging.getLogger(__name__)
@@ -83,16 +84,28 @@ def network_threads(device: torch.device) -> NetworkThreads:
         return _runners[key]
 
 
-def upload(array: NDArray[np.generic], device: torch.device) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-    """Bring an array to the device; on a GPU the copy runs beside what is computed there, until the event."""
-    tensor = torch.from_numpy(array)
+def upload(
+    arrays: Mapping[str, Any], device: torch.device
+) -> tuple[dict[str, torch.Tensor], torch.cuda.Event | None]:
+    """Bring arrays to the device, where they are not there yet.
+
+    On a GPU the copies run beside what is computed there, and are done with the event.
+    """
+    tensors = {
+        name: array.tensor if isinstance(array, DeviceArray) else torch.from_numpy(array)
+        for name, array in arrays.items()
+    }
     if device.type != "cuda":
-        return tensor, None
+        return {name: tensor.to(device) for name, tensor in tensors.items()}, None
     stream = _copy_stream(device)
-    with torch.cuda.stream(stream):
-        moved = tensor.pin_memory().to(device, non_blocking=True)
-    moved.record_stream(torch.cuda.default_stream(device))
-    return moved, stream.record_event()
+    for name, tensor in tensors.items():
+        if tensor.device.type == "cpu":
+            with torch.cuda.stream(stream):
+                tensors[name] = tensor.pin_memory().to(device, non_blocking=True)
+            tensors[name].record_stream(torch.cuda.default_stream(device))
+        else:
+            tensors[name] = tensor.to(device)
+    return tensors, stream.record_event()
 
 
 def await_event(event: torch.cuda.Event | None, device: torch.device) -> None:
