@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
+import mmap
 import os
 import platform
 from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 log = logging.getLogger(__name__)
 
@@ -70,3 +76,35 @@ def keeps_large_pieces() -> bool:
     kept = piece is not None and piece < (library.sbrk(0) or 0)
     library.free(piece)
     return bool(kept)
+
+
+def lasting(*kinds: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
+    """Room for arrays that will wait long while others come and go: one piece of memory, in pages of its own.
+
+    Among freed memory that the process keeps, such pieces leave gaps into which nothing fits, and it grows. When the
+    last of the arrays goes, the piece goes back to the system.
+
+    Parameters
+    ----------
+    *kinds : tuple of (shape, dtype)
+        The arrays.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Filled with 0.
+
+    Examples
+    --------
+    >>> [array.shape for array in lasting(((2, 3), "uint16"), ((4,), "float32"))]
+    [(2, 3), (4,)]
+    """
+    shapes = [(shape, np.dtype(dtype)) for shape, dtype in kinds]
+    firsts = [0]
+    for shape, dtype in shapes:  # each at the beginning of a line of the cache
+        firsts.append(firsts[-1] + -(-math.prod(shape) * dtype.itemsize // 64) * 64)
+    piece = mmap.mmap(-1, max(1, firsts[-1]))
+    return [
+        np.frombuffer(piece, dtype, math.prod(shape), first).reshape(shape)
+        for (shape, dtype), first in zip(shapes, firsts, strict=False)
+    ]

@@ -21,10 +21,9 @@ import darts_xr as dx
 from darts_xr.addresses import redact
 from darts_xr.catalog.checksums import check_files
 from darts_xr.cube import auxiliary_coverage, landcover_coverage, landcover_for
-from darts_xr.cube.bands import DIFFERENCES
-from darts_xr.cube.indices import normalised_difference
 from darts_xr.cube.layers import LAYERS
 from darts_xr.cube.metadata import metadata_of, time_text
+from darts_xr.cube.thinning import thin_blocks, thin_scene
 from darts_xr.errors import DartsError, DeviceError, OutputError, RemoteReadError
 from darts_xr.inference import Drift, Ensemble, scene_drift
 from darts_xr.inference.ensemble import resolve_device
@@ -44,6 +43,7 @@ from darts_xr.products import (
     write_raster,
     write_vectors,
 )
+from darts_xr.products.cog import packed, unpacked
 from darts_xr.rasters import RasterLimits
 from pipelines.digests import digest, file_facts
 from pipelines.folder import RunFolder
@@ -256,16 +256,6 @@ def object_counts(feats: gpd.GeoDataFrame) -> dict[str, int]:
     }
 
 
-def thinned(scene: xr.Dataset, every: dict[str, slice]) -> xr.Dataset:
-    """Take every so many pixels of a scene; differences of bands are made of what is left of them."""
-    thin = scene.drop_vars(name for name in DIFFERENCES if name in scene).isel(every)
-    for name in DIFFERENCES:
-        if name in scene:
-            first, second = DIFFERENCES[name]
-            thin[name] = normalised_difference(thin[first], thin[second], name)
-    return thin
-
-
 def detect_scene(task: SceneTask, job: Job) -> Record:
     """Detect slumps in one scene and write its folder, whole or not at all.
 
@@ -320,17 +310,18 @@ def detect_scene(task: SceneTask, job: Job) -> Record:
     )  # fmt: skip
     candidates, percent, members, picture, cover, measured = dask.persist(
         candidates_of(labels),
-        probability_percent(prob, threshold=rules.threshold),
+        packed(probability_percent(prob, threshold=rules.threshold)),
         None if members is None else sparse_members(members, threshold=rules.threshold),
-        thinned(scene[[*looked_at, "valid"]], every),
+        thin_blocks(scene[[*looked_at, "valid"]], step),
         cover,
         auxiliary_coverage(scene),
         callbacks=[meter.counting(prob)],
     )
+    percent = unpacked(percent).persist()
     labels = with_candidates(labels, candidates)
     members = None if members is None else dense_members(members)
     valid = (percent != NO_DATA).rename("valid")
-    picture = picture.compute()
+    picture = thin_scene(picture, scene[[*looked_at, "valid"]], step)
     check_reflectance({name: picture[name].values[picture["valid"].values] for name in _LOOKED_AT}, task.id)
     drift = _drift(task.id, picture, ensemble)
     coverage = {str(layer): float(share) for layer, share in measured.to_series().items()}

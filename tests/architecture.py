@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 # Where a name stands tells what it may import: itself and what stands before it.
 FLOW = (
-    "errors", "memory", "addresses", "atomic", "digests", "markup", "percent", "rasters", "globe", "stac", "graph",
+    "errors", "memory", "device_array", "devices", "addresses", "atomic", "digests", "markup", "percent",
+    "rasters", "globe", "stac", "graph",
     "planet", "catalog", "cube", "inference", "objects", "products", "assess", "training", "cluster", "sample",
     "looking", "accessor",
 )  # fmt: skip

@@ -8,9 +8,10 @@ import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory
+from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory, lasting
 
 # Pages of 4 KiB that come for 100 MB which were taken and freed just before, in this thread and in a new one.
 _COUNT = """
@@ -108,3 +109,17 @@ print(all(kept), all(found))
         [sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True
     )
     assert answer.stdout.split() == ["True", "False"]
+
+
+def test_arrays_of_one_piece_do_not_touch_and_the_piece_lives_as_long_as_the_last() -> None:
+    kinds = [((5, 7), "uint8"), ((3,), "float32"), ((0, 4), "uint16"), ((2, 2), bool), ((9, 9), "float64")]
+    arrays = lasting(*kinds)  # type: ignore[arg-type]
+    assert [(a.shape, a.dtype) for a in arrays] == [(shape, np.dtype(kind)) for shape, kind in kinds]
+    for number, array in enumerate(arrays):
+        assert array.size == 0 or array.ctypes.data % 64 == 0
+        array[...] = number % 2 if array.dtype == bool else number
+    last = arrays.pop()
+    assert all((array == (i % 2 if array.dtype == bool else i)).all() for i, array in enumerate(arrays))
+    del arrays, array
+    assert (last == 4).all()
+    assert lasting() == []

@@ -6,7 +6,7 @@ halo is joined in the task that uses it. docs/decisions.md says when Dask's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -21,6 +21,7 @@ from dask.utils import funcname, has_keyword
 from numpy.typing import DTypeLike, NDArray
 
 from darts_xr.graph.layers import Tasks, extend
+from darts_xr.memory import lasting
 
 # For all axes, one for each, or by the number of the axis.
 Depth = int | tuple[int, ...] | dict[int, int]
@@ -73,48 +74,80 @@ class Halo:
 def _rims(block: Any, depth: tuple[int, int]) -> Any:
     """Copy the rims of a block; of one of planes, those of each."""
     if isinstance(block, dict):
-        return {name: _rims(plane, depth) for name, plane in block.items()}
+        sides = {name: _sides(plane, depth) for name, plane in block.items()}
+        kinds = [
+            (side.shape, side.dtype)
+            for rims in sides.values()
+            for side in rims
+            if isinstance(side, np.ndarray)
+        ]
+        rooms = iter(lasting(*kinds))
+        return {name: Rims(*(_copy(side, rooms) for side in rims)) for name, rims in sides.items()}
+    return Rims(*(side.copy() for side in _sides(block, depth)))
+
+
+def _sides(block: Any, depth: tuple[int, int]) -> Rims:
     (height, width), (dy, dx) = block.shape[-2:], depth
-    return Rims(
-        block[..., :dy, :].copy(), block[..., height - dy :, :].copy(),
-        block[..., :dx].copy(), block[..., width - dx :].copy(),
-    )  # fmt: skip
+    return Rims(block[..., :dy, :], block[..., height - dy :, :], block[..., :dx], block[..., width - dx :])
+
+
+def _copy(side: Any, rooms: Iterator[NDArray[Any]]) -> Any:
+    if not isinstance(side, np.ndarray):
+        return side.copy()
+    room = next(rooms)
+    room[...] = side
+    return room
 
 
 def _join(block: Any, around: Sequence[Any], halo: Halo) -> tuple[Any, tuple[slice, slice]]:
     """Put a block and its neighbours' rims together, None where the array ends; and where the block lies in it."""
-    if isinstance(block, dict):
-        joined = {
-            name: _join(plane, [None if rims is None else rims[name] for rims in around], halo)
-            for name, plane in block.items()
-        }
-        return {name: whole for name, (whole, _) in joined.items()}, next(iter(joined.values()))[1]
-    beside: dict[tuple[int, int], Rims | None] = dict(zip(_AROUND, around, strict=True))
+    beside = dict(zip(_AROUND, around, strict=True))
+    height, width = (next(iter(block.values())) if isinstance(block, dict) else block).shape[-2:]
     rows, cols = (
         halo.span(axis, length, (beside[before] is not None, beside[behind] is not None))
-        for axis, length, before, behind in (
-            (0, block.shape[-2], (-1, 0), (1, 0)),
-            (1, block.shape[-1], (0, -1), (0, 1)),
-        )
+        for axis, length, before, behind in ((0, height, (-1, 0), (1, 0)), (1, width, (0, -1), (0, 1)))
     )
-    dy, dx = halo.depth
-    shape = (*block.shape[:-2], rows.length, cols.length)
-    whole = (
-        block.new_empty(shape)
-        if hasattr(block, "new_empty")
-        else np.empty_like(block, shape=shape, order="C")
+    whole = _room(block, (rows.length, cols.length))
+    if isinstance(block, dict):
+        for name, plane in block.items():
+            lent = {at: None if rims is None else rims[name] for at, rims in beside.items()}
+            _fit(whole[name], plane, lent, (rows, cols), halo)
+    else:
+        _fit(whole, block, beside, (rows, cols), halo)
+    return whole, (rows.inner, cols.inner)
+
+
+def _room(block: Any, shape: tuple[int, int]) -> Any:
+    """Room for a block with its halo, on the device on which it lies; for planes on the host in one piece."""
+    if isinstance(block, dict):
+        host = {name: plane for name, plane in block.items() if isinstance(plane, np.ndarray)}
+        rooms = dict(zip(host, lasting(*((shape, plane.dtype) for plane in host.values())), strict=True))
+        return {name: rooms[name] if name in rooms else _room(plane, shape) for name, plane in block.items()}
+    full = (*block.shape[:-2], *shape)
+    return (
+        block.new_empty(full) if hasattr(block, "new_empty") else np.empty_like(block, shape=full, order="C")
     )
-    whole[..., rows.inner, cols.inner] = block
+
+
+def _fit(
+    whole: Any,
+    plane: Any,
+    beside: dict[tuple[int, int], Rims | None],
+    spans: tuple[Span, Span],
+    halo: Halo,
+) -> None:
+    """Fill the room for a plane from it, from its neighbours' rims, and by the rule for what lies beyond the array."""
+    (rows, cols), (dy, dx) = spans, halo.depth
+    whole[..., rows.inner, cols.inner] = plane
     for (y, x), rims in beside.items():
         if rims is not None:
             part = rims.right if x < 0 else rims.left if x > 0 else rims.bottom if y < 0 else rims.top
             if y and x:
                 part = part[..., part.shape[-2] - dy :, :] if y < 0 else part[..., :dy, :]
             whole[..., _side(rows.inner, dy, y), _side(cols.inner, dx, x)] = part
-    for axis, span in enumerate((rows, cols)):
+    for axis, span in enumerate(spans):
         if span.known != slice(0, span.length):
             _fill(whole, axis, span, halo.boundary[axis])
-    return whole, (rows.inner, cols.inner)
 
 
 def _side(inner: slice, depth: int, way: int) -> slice:

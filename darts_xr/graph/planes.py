@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import DTypeLike
 
+from darts_xr.memory import lasting
+
 #: Pixels (y, x) by name: NumPy arrays, or :class:`darts_xr.device_array.DeviceArray` where they lie on a device.
 Planes = dict[str, Any]
 
@@ -21,14 +23,16 @@ def exact_type(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _gather(*bands: Any, names: Sequence[str]) -> Planes:
-    return {
-        name: band if (kind := exact_type(band.dtype)) == band.dtype else band.astype(kind)
-        for name, band in zip(names, bands, strict=True)
-    }
+    """Copy planes on the host into one piece, so that those that wait for neighbours hold nothing else."""
+    host = {name: band for name, band in zip(names, bands, strict=True) if isinstance(band, np.ndarray)}
+    rooms = dict(zip(host, lasting(*((b.shape, exact_type(b.dtype)) for b in host.values())), strict=True))
+    for name, room in rooms.items():
+        room[...] = host[name]
+    return {name: rooms.get(name, band) for name, band in zip(names, bands, strict=True)}
 
 
 def block_planes(bands: Sequence[xr.DataArray], chunks: tuple[tuple[int, ...], ...]) -> da.Array:
-    """Lazy (y, x) array of bands in the given chunks, whose blocks are :data:`Planes`; nothing is copied."""
+    """Lazy (y, x) array of bands in the given chunks, whose blocks are :data:`Planes`."""
     aligned = []
     for band in bands:
         data = band.transpose("y", "x").data

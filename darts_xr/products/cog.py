@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,23 @@ def _binary_block(objects: NDArray[np.integer], probability: NDArray[Any]) -> ND
     return np.where(unseen, np.uint8(NO_DATA), (objects > 0).view(np.uint8))
 
 
-def _blockwise(
-    kernel: Callable[..., NDArray[np.uint8]], *arrays: xr.DataArray
-) -> da.Array | NDArray[np.uint8]:
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A compressed block of bytes, and its shape."""
+
+    shape: tuple[int, ...]
+    content: bytes
+
+
+def _pack(block: NDArray[np.uint8]) -> Packed:
+    return Packed(block.shape, zlib.compress(block.tobytes(), level=1))
+
+
+def _unpack(block: Packed) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.decompress(block.content), np.uint8).reshape(block.shape)
+
+
+def _blockwise(kernel: Callable[..., Any], *arrays: xr.DataArray) -> da.Array | NDArray[np.uint8]:
     if any(isinstance(array.data, da.Array) for array in arrays):
         return da.map_blocks(
             kernel,
@@ -61,6 +77,19 @@ def probability_percent(probability: xr.DataArray, *, threshold: float = 0.5) ->
     return xr.DataArray(
         data, dims=probability.dims, coords=probability.coords, name="probability", attrs=attrs
     )
+
+
+def packed(raster: xr.DataArray) -> xr.DataArray:
+    """Compress the chunks of a lazy raster (y, x) uint8, for ``dask.persist`` alone: they hold no pixels any more.
+
+    What waits for the end of a scene is a tenth as large so. See :func:`unpacked`.
+    """
+    return raster.copy(data=_blockwise(_pack, raster))
+
+
+def unpacked(raster: xr.DataArray) -> xr.DataArray:
+    """Give the persisted result of :func:`packed` its pixels back, lazily."""
+    return raster.copy(data=_blockwise(_unpack, raster))
 
 
 def binary_objects(labels: xr.DataArray, probability: xr.DataArray) -> xr.DataArray:

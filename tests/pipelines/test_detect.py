@@ -131,6 +131,21 @@ def test_the_distributed_scheduler_gives_the_same_bytes(world: SampleWorld, run:
     assert _digests(tmp_path / "scenes", "*.tif") == _digests(run.folder / "scenes", "*.tif")
 
 
+def test_layers_that_stay_on_the_networks_device_give_the_same_objects(
+    world: SampleWorld, run: Run, tmp_path: Path
+):
+    ensemble = dx.load_ensemble(
+        "demo", device="cpu:0"
+    )  # by its number: torch derives the layers there, as on a GPU
+    settings = Settings(
+        out=tmp_path, models=ensemble, auxiliary=world.auxiliary, infrastructure=world.infrastructure
+    )
+    other = detect(world.catalog, settings)
+    assert other.record["counts"] == run.record["counts"]
+    for name in ("id", "area_m2"):
+        assert other.level1[name].tolist() == run.level1[name].tolist()
+
+
 def test_a_run_folder_holds_what_the_design_lists(run: Run, products: Products):
     ids = [scene["id"] for scene in run.scenes]
     assert {p.name for p in (run.folder / "scenes").iterdir()} == set(ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +31,7 @@ from darts_xr.products import (
     table1,
     write_raster,
 )
+from darts_xr.products.cog import packed, unpacked
 from tests.objects.fields import labelled
 from tests.products.rows import box, image
 
@@ -211,3 +213,12 @@ def test_table_1_adds_up():
     assert table.loc["union", "level2_rts_km2"] < table.loc["sum", "level2_rts_km2"]
     assert table.loc["intersect", "level2_rts_km2"] < table.loc["union", "level2_rts_km2"]
     assert pd.isna(table.loc["union", "level1_features"])
+
+
+def test_packed_chunks_hold_fewer_bytes_and_the_same_pixels() -> None:
+    percent = probability_percent(_noise())
+    (held,) = dask.persist(packed(percent))
+    sizes = [len(block.content) for block in dask.compute(*held.data.to_delayed().ravel())]
+    assert len(sizes) == percent.data.npartitions
+    assert sum(sizes) < percent.size / 2
+    xr.testing.assert_identical(unpacked(held).compute(), percent.compute())
