@@ -2,7 +2,7 @@
 
     python -m benchmarks.map_overlap --size 8192 --chunk 1024 --depth 128 --json map_overlap.json
 
-Blocks are synthetic: float32, or structured arrays of ten bands and a mask, 24 bytes a pixel, as ``predict`` has them.
+Blocks are synthetic: float32, or structured arrays of ten bands and a mask, 24 bytes a pixel.
 The function costs next to nothing and returns results without halo; a result goes as soon as it is there. "none" maps
 the same function without an overlap, which is what any overlap pays in addition. Every figure is the median of three
 runs, each in a fresh child process of two threads. Both must give the same numbers, or the run fails.

@@ -98,8 +98,13 @@ def disk(radius: float, spacing: Spacing) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def _disk_spectrum(radius: float, spacing: Spacing, shape: tuple[int, int]) -> NDArray[np.complex64]:
-    return np.asarray(scipy.fft.rfft2(disk(radius, spacing), shape), dtype=np.complex64)
+def _disk_spectrum(
+    radius: float, spacing: Spacing, shape: tuple[int, int], namespace: str, device: Any
+) -> Any:
+    """Fourier transform of the disk, where the heights are: a device would be waited for at each upload."""
+    spectrum = np.asarray(scipy.fft.rfft2(disk(radius, spacing), shape), dtype=np.complex64)
+    on = {"device": device} if namespace == "torch" else {}
+    return sys.modules[namespace].asarray(spectrum, **on)
 
 
 def relative_elevation_inside(dem: Any, radius: float, spacing: Spacing) -> Any:
@@ -119,9 +124,8 @@ def relative_elevation_inside(dem: Any, radius: float, spacing: Spacing) -> Any:
     # Equal tiles: no sliver is transformed at the price of a whole tile.
     tile = [math.ceil(n / math.ceil(n / max(_FFT_TILE, 4 * b))) for n, b in zip(inner, box, strict=True)]
     side = tuple(scipy.fft.next_fast_len(t + b, real=True) for t, b in zip(tile, box, strict=True))
-    spectrum = _disk_spectrum(radius, spacing, side)
+    spectrum = _disk_spectrum(radius, spacing, side, xp.__name__, getattr(dem, "device", None))
     on = {"device": dem.device} if xp.__name__ == "torch" else {}
-    spectrum = xp.asarray(spectrum, **on)
     fft = scipy.fft if xp is np else xp.fft  # NumPy's own transforms of float32 are three times slower
 
     def disk_sum(z: Any) -> Any:

@@ -6,6 +6,7 @@ wait for each other while networks run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -15,20 +16,23 @@ import xarray as xr
 
 from darts_xr.cube.bands import DIFFERENCES
 from darts_xr.cube.indices import normalised_difference
-from darts_xr.graph.planes import Planes, block_planes
+from darts_xr.graph.planes import Planes
 
 
-def _thin(block: Planes, step: int, block_info: Any = None) -> Planes:
+def _thin(*bands: Any, names: Sequence[str], step: int, block_info: Any = None) -> Planes:
     (top, _), (left, _) = block_info[0]["array-location"]
     part = (slice(-top % step, None, step), slice(-left % step, None, step))
-    return {name: np.array(plane[part]) for name, plane in block.items()}
+    return {name: np.array(band[part]) for name, band in zip(names, bands, strict=True)}
 
 
 def thin_blocks(scene: xr.Dataset, step: int) -> da.Array:
     """Take every ``step``-th pixel of a scene, lazily, for ``dask.persist``; see :func:`thin_scene`."""
-    bands = [scene[name] for name in scene.data_vars if name not in DIFFERENCES]
-    blocks = block_planes(bands, scene["valid"].transpose("y", "x").chunks)  # type: ignore[arg-type]
-    return blocks.map_blocks(_thin, step=step, dtype=blocks.dtype, meta=blocks._meta)
+    names = [str(name) for name in scene.data_vars if name not in DIFFERENCES]
+    bands = [scene[name].transpose("y", "x").data for name in names]
+    out: da.Array = da.map_blocks(
+        _thin, *bands, names=names, step=step, dtype=np.float32, meta=np.empty((0, 0), np.float32)
+    )
+    return out
 
 
 def thin_scene(blocks: da.Array, scene: xr.Dataset, step: int) -> xr.Dataset:

@@ -171,7 +171,7 @@ def warp_block(
         return out
     bands = derivation.bands if derivation else len(sources[0].bands)
     void = np.full((bands, *shape), np.nan, np.float32)
-    return void if device == "cpu" else _on_device(void, device)
+    return void if device == "cpu" else _on_device([void], device)[0]
 
 
 def _warp_mosaic(
@@ -195,30 +195,30 @@ def _warp_mosaic(
     if read is None:
         return None
     has_void = math.isnan(read.min())  # one pass, no mask
+    columns = slice(*(column - lattice.first[1] * _CELL for column in (cols.start, cols.stop)))
     loops = compiled("sampling") if device == "cpu" else None
-    pixels: Any = read if loops is not None else _on_device(read, device)
+    arrays: list[Any] = [read, *lattice.lines(rows, top, left)]
+    pixels, *lines = arrays if loops is not None else _on_device(arrays, device)
     if derivation:
         if _is_geographic(mosaic.crs):
             raise CRSError(f"{mosaic.parts[0][1].name}: bands cannot be derived on a grid in degrees")
         pixels = derivation.derive(pixels, spacing)
-    lines = lattice.lines(rows, top, left)
-    columns = slice(*(column - lattice.first[1] * _CELL for column in (cols.start, cols.stop)))
     if loops is not None:
         return _by_compiled_loops(loops, pixels, lines, columns, resampling, has_void)
     warped = _by_torch(pixels, lines, columns, resampling, has_void)
     return warped.numpy() if device == "cpu" else warped
 
 
-def _on_device(pixels: NDArray[np.float32], device: str) -> Any:
-    """Bring pixels to a device, as a tensor; what is asked of it from now on finds them there."""
+def _on_device(arrays: Sequence[NDArray[Any]], device: str) -> list[Any]:
+    """Bring arrays to a device, as tensors; what is asked of it from now on finds them there."""
     import torch
 
     from darts_xr.devices import await_event, upload
 
     where = torch.device(device)
-    tensors, arrived = upload({"pixels": pixels}, where)
+    tensors, arrived = upload({str(number): array for number, array in enumerate(arrays)}, where)
     await_event(arrived, where)
-    return tensors["pixels"]
+    return list(tensors.values())
 
 
 def _by_compiled_loops(
@@ -243,18 +243,17 @@ def _by_compiled_loops(
 
 
 def _by_torch(
-    pixels: Any, lines: Sequence[NDArray[np.float64]], columns: slice, resampling: Resampling, has_void: bool
+    pixels: Any, lines: Sequence[Any], columns: slice, resampling: Resampling, has_void: bool
 ) -> Any:
     """Interpolate a window on its device; on a processor in strips that stay in its cache."""
     import torch
 
     where = pixels.device
-    placed = [torch.from_numpy(line).to(where) for line in lines]
     along = torch.arange(columns.start, columns.stop, device=where)
     rows = _STRIP if where.type == "cpu" else max(1, len(lines[0]))
     strips = [
         interpolate(
-            pixels, [line[top : top + rows] for line in placed], along, _CELL, resampling, has_void=has_void
+            pixels, [line[top : top + rows] for line in lines], along, _CELL, resampling, has_void=has_void
         )
         for top in range(0, len(lines[0]), rows)
     ]
