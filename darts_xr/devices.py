@@ -6,8 +6,8 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,6 +45,8 @@ class NetworkThreads:
         self._free: queue.SimpleQueue[ThreadPoolExecutor] = queue.SimpleQueue()
         for _ in range(count):
             self._free.put(_thread_with_kept_memory())
+        self._waiting: dict[Hashable, dict[Future[Any], Any]] = {}
+        self._lock = threading.Lock()
 
     def run(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
         """Do some work in one of the threads."""
@@ -53,6 +55,52 @@ class NetworkThreads:
             return thread.submit(work, *args, **options).result()
         finally:
             self._free.put(thread)
+
+    def together(
+        self, kind: Hashable, work: Callable[[list[Any]], Sequence[Any]], item: Any, *, most: int
+    ) -> Any:
+        """Do some work on an item, and in one go on those that others brought while the threads were busy.
+
+        Parameters
+        ----------
+        kind : hashable
+            Items of one kind go together.
+        work : callable
+            Takes items and gives for each what came of it, or the exception that its owner is to get.
+        item : object
+            This thread's own.
+        most : int
+            Items at a time.
+        """
+        mine: Future[Any] = Future()
+        with self._lock:
+            self._waiting.setdefault(kind, {})[mine] = item
+        self.run(self._take, kind, work, mine, most)
+        return mine.result()  # another thread may have taken it
+
+    def _take(
+        self, kind: Hashable, work: Callable[[list[Any]], Sequence[Any]], mine: Future[Any], most: int
+    ) -> None:
+        """Do an item that still waits, and others that do."""
+        with self._lock:
+            waiting = self._waiting.get(kind, {})
+            if mine not in waiting:
+                return
+            owners = [mine, *(owner for owner in waiting if owner is not mine)][:most]
+            items = [waiting.pop(owner) for owner in owners]
+            if not waiting:
+                del self._waiting[kind]
+        try:
+            results = work(items)
+        except BaseException as error:
+            for owner in owners:
+                owner.set_exception(error)
+            return
+        for owner, result in zip(owners, results, strict=True):
+            if isinstance(result, BaseException):
+                owner.set_exception(result)
+            else:
+                owner.set_result(result)
 
 
 def _thread_with_kept_memory() -> ThreadPoolExecutor:

@@ -1,11 +1,12 @@
-"""Pixels through networks on one device: scaled once for all members, in batches that fit, one block at a time."""
+"""Pixels through networks on one device: scaled once for all members, in batches that fit, of blocks that wait."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from darts_xr.cube.indices import normalised_difference
 from darts_xr.devices import await_event, download, network_threads, record, upload
 from darts_xr.errors import DeviceError, PredictionError
 from darts_xr.graph.planes import Planes
-from darts_xr.inference.batches import batches
+from darts_xr.inference.batches import Placed, batches, blocks_together
 from darts_xr.inference.checkpoint import Checkpoint
 from darts_xr.inference.ensemble import Ensemble, network_of, resolve_device
 from darts_xr.inference.tiles import Window
@@ -103,11 +104,11 @@ def member_probabilities(
     """
     device = resolve_device(ensemble.device)
     planes, arrived = upload(block, device)
-    result, finite, done = network_threads(device).run(
-        _answer, planes, arrived, windows, ensemble=ensemble, margin=margin, shape=shape, augment=augment,
-        place=place, origin=origin,
-    )  # fmt: skip
-    host, sound = download(result, finite, done)
+    asked = _Asked(planes, arrived, windows, shape, place, origin)
+    work = partial(_answers, ensemble=ensemble, margin=margin, augment=augment)
+    alike = (_identity(ensemble), margin, augment)
+    answer = network_threads(device).together(alike, work, asked, most=blocks_together(device))
+    host, sound = download(*answer)
     if sound:
         _check_finite(host, windows, ensemble, place, origin)
         return host
@@ -118,30 +119,56 @@ def member_probabilities(
     )  # fmt: skip
 
 
-def _answer(
-    planes: dict[str, torch.Tensor],
-    arrived: torch.cuda.Event | None,
-    windows: Sequence[Window],
-    *,
-    ensemble: Ensemble,
-    margin: int,
-    shape: tuple[int, int],
-    augment: bool,
-    place: str,
-    origin: tuple[int, int],
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]:
-    """Member probabilities on the device, whether all of its passes kept within their type, and when they are done."""
-    device = planes[VALID].device
-    checks: list[torch.Tensor] = []
+@dataclass(frozen=True)
+class _Asked:
+    """A block to predict: what :func:`member_probabilities` was given, its planes on the device."""
+
+    planes: dict[str, torch.Tensor]
+    arrived: torch.cuda.Event | None
+    windows: Sequence[Window]
+    shape: tuple[int, int]
+    place: str
+    origin: tuple[int, int]
+
+
+# Probabilities of all members, whether all passes kept within their type, and when both are there.
+_Answer = tuple[torch.Tensor, torch.Tensor | None, torch.cuda.Event | None]
+
+
+def _identity(ensemble: Ensemble) -> tuple[Any, ...]:
+    """Tell by what two ensembles are the same networks, for tasks bring copies of their own."""
+    how = (ensemble.device, ensemble.batch_norm, ensemble.precision, ensemble.compiled, ensemble.calibrated)
+    return (*(member.sha256 for member in ensemble.members), ensemble.tile, *how)
+
+
+def _answers(
+    asked: Sequence[_Asked], *, ensemble: Ensemble, margin: int, augment: bool
+) -> list[_Answer | Exception]:
+    """Answer blocks together; where something fails, each alone, so that it is no other block's affair."""
+    try:
+        return [*_together(asked, ensemble, margin, augment)]
+    except Exception as error:  # its owner is told
+        if len(asked) == 1:
+            return [error]
+    return [
+        answer
+        for one in asked
+        for answer in _answers([one], ensemble=ensemble, margin=margin, augment=augment)
+    ]
+
+
+def _together(asked: Sequence[_Asked], ensemble: Ensemble, margin: int, augment: bool) -> list[_Answer]:
+    """Run all members over the windows of some blocks; those of one shape share passes."""
+    device = asked[0].planes[VALID].device
+    windows = [Placed(number, window) for number, block in enumerate(asked) for window in block.windows]
+    bands = _distinct_bands(ensemble)
+    sound: list[list[torch.Tensor]] = [[] for _ in asked]
     with products(ensemble.precision, device), torch.inference_mode():
-        await_event(arrived, device)
-        result = torch.full((len(ensemble.members), *shape), torch.nan, device=device)
-        bands = _distinct_bands(ensemble)
-        for band in bands:
-            if band.name not in planes:
-                first, second = DIFFERENCES[band.name]
-                planes[band.name] = normalised_difference(planes[first], planes[second], band.name)
-        scaled = _scaled(planes, planes[VALID] > 0, bands)
+        results, scaled = [], []
+        for block in asked:
+            await_event(block.arrived, device)
+            results.append(torch.full((len(ensemble.members), *block.shape), torch.nan, device=device))
+            scaled.append(_scaled(_with_differences(block.planes, bands), block.planes[VALID] > 0, bands))
         for number, member in enumerate(ensemble.members):
             network, _ = network_of(
                 member,
@@ -151,20 +178,34 @@ def _answer(
                 calibrated=ensemble.calibrated,
                 precision=ensemble.precision,
             )
-            inputs = scaled[_channels(member, bands)]
+            inputs = [block[_channels(member, bands)] for block in scaled]
             for batch in batches(windows, margin, device, ensemble):
                 tiles = _cut(inputs, batch, margin)
                 try:
-                    kept = _probability(network, tiles, margin, ensemble, augment, checks)
+                    kept, fits = _probability(network, tiles, margin, ensemble, augment)
                 except Exception as error:  # whatever a network raises, the message must say where
-                    raise _failure(
-                        error, network, tiles, margin, batch, ensemble, member, place, origin
-                    ) from error
-                for window, p in zip(batch, kept, strict=True):
-                    target = result[number, window.top : window.bottom, window.left : window.right]
-                    target.copy_(p[: target.shape[0], : target.shape[1]])
+                    raise _failure(error, network, tiles, margin, batch, ensemble, member, asked) from error
+                for k, (block_number, window) in enumerate(batch):
+                    target = results[block_number][
+                        number, window.top : window.bottom, window.left : window.right
+                    ]
+                    target.copy_(kept[k, : target.shape[0], : target.shape[1]])
+                    if fits is not None:
+                        sound[block_number].append(fits[k])
         # The host does not wait for the answer here: it comes with the result.
-        return result, torch.stack(checks).all() if checks else None, record(device)
+        flags = [torch.stack(each).all() if each else None for each in sound]
+        done = record(device)
+        return [(result, flag, done) for result, flag in zip(results, flags, strict=True)]
+
+
+def _with_differences(planes: Mapping[str, torch.Tensor], bands: Sequence[Band]) -> dict[str, torch.Tensor]:
+    """Add the normalised differences that are wanted and were not brought."""
+    whole = dict(planes)
+    for band in bands:
+        if band.name not in whole:
+            first, second = DIFFERENCES[band.name]
+            whole[band.name] = normalised_difference(whole[first], whole[second], band.name)
+    return whole
 
 
 def _check_finite(
@@ -191,23 +232,24 @@ def _failure(
     network: nn.Module,
     tiles: torch.Tensor,
     margin: int,
-    batch: Sequence[Window],
+    batch: Sequence[Placed],
     ensemble: Ensemble,
     member: Checkpoint,
-    place: str,
-    origin: tuple[int, int],
+    asked: Sequence[_Asked],
 ) -> PredictionError:
     """Say where a network failed, and whether anything can still be computed on its device."""
     if is_sticky(error):
         return DeviceError(
-            f"{place}: {tiles.device} failed under member {member.name} ({type(error).__name__}: {error}). Nothing can "
-            "be computed there until this process starts anew; if it comes again, look at the machine's GPU log."
+            f"{asked[batch[0].block].place}: {tiles.device} failed under member {member.name} "
+            f"({type(error).__name__}: {error}). Nothing can be computed there until this process starts anew; if it "
+            "comes again, look at the machine's GPU log."
         )
-    window = batch[_failing(network, tiles, margin, ensemble)]
-    at = origin[0] + window.top, origin[1] + window.left
+    number, window = batch[_failing(network, tiles, margin, ensemble)]
+    (row, column), place = asked[number].origin, asked[number].place
     return PredictionError(
         f"{place}: member {member.name} failed on the tile of {tiles.shape[-2]} × {tiles.shape[-1]} px whose core "
-        f"begins at row {at[0]}, column {at[1]} of the scene ({tiles.device}): {_advice(error)}"
+        f"begins at row {row + window.top}, column {column + window.left} of the scene ({tiles.device}): "
+        f"{_advice(error)}"
     )
 
 
@@ -233,67 +275,60 @@ def _channels(member: Checkpoint, bands: list[Band]) -> slice | list[int]:
     return run if places == list(range(run.start, run.stop)) else places
 
 
-def _cut(inputs: torch.Tensor, batch: list[Window], margin: int) -> torch.Tensor:
+def _cut(inputs: Sequence[torch.Tensor], batch: Sequence[Placed], margin: int) -> torch.Tensor:
     """Copy the windows' pixels, once, into the layout in which convolutions are fastest."""
-    height, width = batch[0].shape[0] + 2 * margin, batch[0].shape[1] + 2 * margin
+    height, width = (side + 2 * margin for side in batch[0].window.shape)
     tiles = torch.empty(
-        (len(batch), inputs.shape[0], height, width),
-        device=inputs.device,
+        (len(batch), len(inputs[0]), height, width),
+        device=inputs[0].device,
         memory_format=torch.channels_last,
     )
-    for tile, window in zip(tiles, batch, strict=True):
-        tile.copy_(inputs[:, window.top : window.top + height, window.left : window.left + width])
+    for tile, (number, window) in zip(tiles, batch, strict=True):
+        tile.copy_(inputs[number][:, window.top : window.top + height, window.left : window.left + width])
     return tiles
 
 
 def _probability(
-    network: nn.Module,
-    tiles: torch.Tensor,
-    margin: int,
-    ensemble: Ensemble,
-    augment: bool,
-    checks: list[torch.Tensor],
-) -> torch.Tensor:
-    """Probability of the tiles' cores, (tile, y, x); in halves where the memory does not suffice."""
+    network: nn.Module, tiles: torch.Tensor, margin: int, ensemble: Ensemble, augment: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Probability of the tiles' cores, (tile, y, x), and as :func:`_once`; in halves where memory does not suffice."""
     try:
-        p = _once(network, tiles, margin, (), ensemble, checks)
+        p, fits = _once(network, tiles, margin, (), ensemble)
         if augment:
             for flip in _FLIPS:
-                p += _once(network, tiles, margin, flip, ensemble, checks)
+                flipped, also = _once(network, tiles, margin, flip, ensemble)
+                p += flipped
+                fits = fits & also if fits is not None and also is not None else fits
             p /= 1 + len(_FLIPS)
-        return p
+        return p, fits
     except torch.OutOfMemoryError:
         if len(tiles) == 1:
             raise
     # Outside the handler, which would keep the failed pass's memory alive through its traceback.
     if tiles.device.type == "cuda":
         torch.cuda.empty_cache()
-    halves = torch.tensor_split(tiles, 2)
-    return torch.cat([_probability(network, half, margin, ensemble, augment, checks) for half in halves])
+    halves = [_probability(network, half, margin, ensemble, augment) for half in torch.tensor_split(tiles, 2)]
+    flags = [fits for _, fits in halves if fits is not None]
+    return torch.cat([p for p, _ in halves]), torch.cat(flags) if flags else None
 
 
 def _once(
-    network: nn.Module,
-    tiles: torch.Tensor,
-    margin: int,
-    flip: tuple[int, ...],
-    ensemble: Ensemble,
-    checks: list[torch.Tensor],
-) -> torch.Tensor:
-    """Probability of the tiles' cores; in float16, ``checks`` gets whether all numbers kept within its range."""
+    network: nn.Module, tiles: torch.Tensor, margin: int, flip: tuple[int, ...], ensemble: Ensemble
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Probability of the tiles' cores; in float16 also, for each, whether all numbers kept within its range."""
     pixels = torch.flip(tiles, flip).contiguous(memory_format=torch.channels_last) if flip else tiles
     with _precision(ensemble, tiles.device):
         logits = network(pixels, margin)
-    if compute_dtype(ensemble.precision, tiles.device) is torch.float16:
-        checks.append(logits.isfinite().all())
-    return torch.flip(torch.sigmoid(logits[:, 0].float()), flip)
+    half = compute_dtype(ensemble.precision, tiles.device) is torch.float16
+    fits = logits.isfinite().flatten(1).all(dim=1) if half else None
+    return torch.flip(torch.sigmoid(logits[:, 0].float()), flip), fits
 
 
 def _failing(network: nn.Module, tiles: torch.Tensor, margin: int, ensemble: Ensemble) -> int:
     """Find the first tile that fails on its own; 0 where only all of them together do."""
     for number, tile in enumerate(tiles[:, None]):
         try:
-            _once(network, tile, margin, (), ensemble, [])
+            _once(network, tile, margin, (), ensemble)
         except Exception as error:  # any failure is the one looked for
             log.debug("tile %d of %d fails alone: %s", number, len(tiles), error)
             return number
