@@ -42,7 +42,7 @@ from darts_xr.cube.loaders import Engine, layer_reader
 from darts_xr.cube.measured import MEASURED, measured_flags
 from darts_xr.cube.plausible import ELEVATION, TREND, ready_made
 from darts_xr.cube.terrain import Spacing, disk, relative_elevation_inside, slope_inside
-from darts_xr.cube.warp import Derivation, Resampling, lazy_blocks, on_grid, plane
+from darts_xr.cube.warp import Derivation, Resampling, lazy_blocks, on_grid
 from darts_xr.errors import CRSError, MissingBandsError
 
 TerrainGrid = Literal["scene", "dem"]
@@ -268,7 +268,7 @@ def auxiliary_layers(
     if terrain and (dem := layer_of(near, "dem", -9999.0, ELEVATION)):
         stack = _terrain(dem, geobox, terrain, radius=size, grid=terrain_grid, **how)
         for index, name in enumerate(terrain):
-            layers[name] = plane(stack, index)
+            layers[name] = stack[index]
             notes[name] = {"terrain_grid": terrain_grid, "items": dem.names}
         if "relative_elevation" in terrain:
             notes["relative_elevation"]["radius"] = size
@@ -284,9 +284,9 @@ def auxiliary_layers(
     ):
         stack = _trends(trends, geobox, resampling=trends_resampling, **how)
         for index, name in enumerate(TRENDS):
-            layers[name] = plane(stack, index)
+            layers[name] = stack[index]
             notes[name] = {"resampling": trends_resampling, "items": trends.names}
-        known["trends"] = plane(stack, len(TRENDS))
+        known["trends"] = stack[len(TRENDS)]
 
     if missing := [name for name in names if name not in layers]:
         raise MissingBandsError(missing_layers(missing, near))

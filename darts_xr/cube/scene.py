@@ -22,7 +22,7 @@ from darts_xr.cube.layers import AUXILIARY_BANDS, LAYERS, check_neutral, is_offe
 from darts_xr.cube.loaders import Engine
 from darts_xr.cube.measured import MEASURED
 from darts_xr.cube.metadata import linked, scene_coords
-from darts_xr.cube.warp import lazy_blocks, on_grid, plane
+from darts_xr.cube.warp import lazy_blocks, on_grid
 from darts_xr.errors import MissingBandsError, ParameterError
 from darts_xr.memory import keep_freed_memory
 from darts_xr.planet.bands import IMAGE_BANDS
@@ -184,7 +184,7 @@ def open_scene(
     numbers = tuple(range(1, files.mask.count + 1))
     flags = _read_lazily(files.mask, numbers, sizes, image=False, drivers=limits.drivers)
     variables = {
-        name: on_grid(plane(pixels, k), grid, name, long_name=BANDS[name].long_name, units="1e-4", nodata=0)
+        name: on_grid(pixels[k], grid, name, long_name=BANDS[name].long_name, units="1e-4", nodata=0)
         for k, name in enumerate(IMAGE_BANDS)
     }
     variables |= {

@@ -295,22 +295,6 @@ def lazy_blocks(
     return out
 
 
-def _plane_of(blocks: list[NDArray[Any]], index: int) -> NDArray[Any]:
-    (block,) = blocks  # a list of the one chunk along the bands
-    return block[index]  # type: ignore[no-any-return]
-
-
-def plane(stack: da.Array, index: int) -> da.Array:
-    """Lazy band (y, x) of a stack (band, y, x) that is one chunk along its bands.
-
-    Unlike a slice, Dask joins it with the task that uses it.
-    """
-    out: da.Array = da.blockwise(
-        _plane_of, "yx", stack, "byx", index=index, dtype=stack.dtype, meta=np.empty((0, 0), stack.dtype)
-    )
-    return out
-
-
 def warp_onto(
     sources: RasterSource | Sequence[RasterSource],
     geobox: GeoBox,

@@ -35,6 +35,21 @@ def test_scenes_over_http_are_as_good_as_files(world: SampleWorld):
         np.testing.assert_array_equal(far[name].values, near[name].values)
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 512), slice(0, 256), slice(100, 300)])
+def test_bands_that_share_a_read_are_computed_together(world: SampleWorld, rows: slice):
+    scene = dx.open_scene(dx.load_items(world.catalog)[0], auxiliary=world.auxiliary, chunks=256)
+    every = scene.isel(y=rows).compute()
+    for names in (
+        ["red", "nir", "ndvi"],
+        ["ndvi"],
+        ["slope", "relative_elevation"],
+        ["tc_wetness", "measured"],
+    ):
+        some = scene[names].isel(y=rows).compute()
+        for name in names:
+            np.testing.assert_array_equal(some[name].values, every[name].values)
+
+
 def test_a_server_that_fails_twice_costs_nothing_and_a_404_has_a_name(world: SampleWorld):
     plain, refusals = files(world.root), []
 
