@@ -445,7 +445,7 @@ def benchmark(step: str, hour: Hour) -> Iterator[Row]:
         began = time.perf_counter()
         try:
             for row in work():
-                rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+                rounded = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}
                 yield {"part": name, **rounded}
         except Exception as error:  # an hour on a borrowed machine must not end with one part
             yield {

@@ -46,6 +46,11 @@ class DeviceArray(NDArrayOperatorsMixin):
         return self.tensor.ndim
 
     @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.tensor.numel()
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """What NumPy calls the type."""
         return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
@@ -91,7 +96,8 @@ class DeviceArray(NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*host, **options)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "tensor":  # protocols are those above
+        # Protocols are those above; by the flags Dask asks whether a part is a view that it should copy.
+        if name.startswith("__") or name in ("tensor", "flags"):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
 

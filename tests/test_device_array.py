@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from dask.array.chunk import getitem
 from numpy.typing import NDArray
 
 from darts_xr.device_array import DeviceArray
@@ -70,7 +71,8 @@ def test_parts_copies_and_whether_values_are_finite_stay() -> None:
     whole = DeviceArray(torch.from_numpy(VALUES.copy()))
     part = whole[1:3, ..., 2:5]
     assert isinstance(part, DeviceArray)
-    assert (part.shape, part.ndim, part.dtype, len(part)) == ((2, 3), 2, np.float32, 2)
+    assert (part.shape, part.ndim, part.size, part.dtype, len(part)) == ((2, 3), 2, 6, np.float32, 2)
+    assert isinstance(getitem(whole, (0, slice(None))), DeviceArray)  # a slice as Dask takes it
     own = part.copy()
     room = own.new_empty((4, 3))
     room[:2], room[2:] = own, VALUES[:2, :3]

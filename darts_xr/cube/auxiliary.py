@@ -223,7 +223,7 @@ def auxiliary_layers(
         Who warps: "exact" (this package), "odc-stac", or "stackstac" (assets of one band only).
     device
         Where layers are warped and derived: ``"cpu"``, or a torch device, on which their chunks stay
-        (:class:`darts_xr.device_array.DeviceArray`) until something else than :func:`darts_xr.predict` asks for them.
+        (``darts_xr.device_array.DeviceArray``) until something else than :func:`darts_xr.predict` asks for them.
 
     Returns
     -------

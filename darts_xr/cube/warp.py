@@ -274,7 +274,7 @@ def lazy_blocks(
 ) -> da.Array:
     """Build a lazy array whose chunks come from ``read(rows, cols)``, ``lead`` bands going first.
 
-    Tensors that it gives stay where they are, as :class:`darts_xr.device_array.DeviceArray`.
+    Tensors that it gives stay where they are, as ``darts_xr.device_array.DeviceArray``.
     """
     grid = da.core.normalize_chunks("auto" if chunks is None else chunks, tuple(shape), dtype=dtype)
     full = grid if lead is None else ((lead,), *grid)

@@ -216,7 +216,7 @@ def map_overlap(
         block along each axis of the result.
     array : dask.array.Array
         (..., y, x). Chunks that are shorter than ``depth`` are joined with their neighbours. Blocks may be on a device
-        (:class:`darts_xr.device_array.DeviceArray`), and of an array (y, x) also :data:`darts_xr.graph.planes.Planes`
+        (``darts_xr.device_array.DeviceArray``), and of an array (y, x) also :data:`darts_xr.graph.planes.Planes`
         in chunks of at least ``depth``.
     depth : int, tuple or dict
         Pixels that a block gets on each side, for all axes, for each, or by axis (0 where not named).

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from darts_xr.memory import lasting
 
-#: Pixels (y, x) by name: NumPy arrays, or :class:`darts_xr.device_array.DeviceArray` where they lie on a device.
+#: Pixels (y, x) by name: NumPy arrays, or ``darts_xr.device_array.DeviceArray`` where they lie on a device.
 Planes = dict[str, Any]
 
 
