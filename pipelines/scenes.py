@@ -59,12 +59,8 @@ from pipelines.worker_threads import ending, own_threads, this_worker
 log = logging.getLogger(__name__)
 
 _QUICKLOOK_SIDE = 900  # px
-_LOOKED_AT = (
-    "red",
-    "green",
-    "blue",
-    "nir",
-)  # for the picture, ndvi, and whether the numbers can be reflectance
+# For the picture, ndvi, and whether the numbers can be reflectance.
+_LOOKED_AT = ("red", "green", "blue", "nir")
 
 
 @dataclass(frozen=True)

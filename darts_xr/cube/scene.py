@@ -130,10 +130,10 @@ def open_scene(
         Who warps the auxiliary layers. The default is exact and independent of the chunks; stackstac reads assets of
         one band only, such as a DEM.
     device : str, optional
-        Where terrain and trends are warped and derived. On a torch device, such as ``"cuda"``, their chunks stay there
-        for :func:`darts_xr.predict`, and the processor only reads and decompresses; whatever else asks for them gets a
-        copy. Values may differ in the last digits. In chunks of 1024, the default; others are put together by the
-        processor.
+        Where the exact engine warps and derives terrain and trends; other engines always do on the processor. On a
+        torch device, such as ``"cuda"``, their chunks stay there for :func:`darts_xr.predict`, and the processor only
+        reads and decompresses; whatever else asks for them gets a copy. Values may differ in the last digits. In chunks
+        of 1024, the default; others are put together by the processor.
     limits : RasterLimits, optional
         What pixel sizes, formats and dimensions image and mask may have; by default those of PlanetScope.
 

@@ -82,7 +82,7 @@ def probability_percent(probability: xr.DataArray, *, threshold: float = 0.5) ->
 def packed(raster: xr.DataArray) -> xr.DataArray:
     """Compress the chunks of a lazy raster (y, x) uint8, for ``dask.persist`` alone: they hold no pixels any more.
 
-    What waits for the end of a scene is a tenth as large so. See :func:`unpacked`.
+    What waits for the end of a scene takes less memory so. See :func:`unpacked`.
     """
     return raster.copy(data=_blockwise(_pack, raster))
 
