@@ -1,8 +1,8 @@
-"""Freed memory stays with the process: GNU's C library is told once, where much memory is about to be used.
+"""Where arrays lie: freed memory stays with the process, and what waits long lies elsewhere.
 
 By default the C library gives each large array back to the system when it is freed, and the system clears every page
 before it hands it out again. Arrays of a chunk and layers of a network are taken and freed many times over: that costs
-a quarter of the networks' CPU time.
+a quarter of the networks' CPU time. So GNU's C library is told once, where much memory is about to be used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import math
 import mmap
 import os
 import platform
+import tempfile
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+import dask
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -25,9 +28,12 @@ log = logging.getLogger(__name__)
 ALLOCATOR_VARIABLES = {
     "MALLOC_MMAP_THRESHOLD_": 2**30,  # smaller pieces come from memory that was freed before
     "MALLOC_TRIM_THRESHOLD_": 2**31 - 1,  # of which so much is kept
-    "MALLOC_ARENA_MAX": 1,  # another arena would hold no more than 64 MiB in one piece
+    # Threads that read and derive get one of their own, of pieces up to 64 MiB: among the larger ones of the networks,
+    # which lie in the first, theirs would leave gaps into which nothing fits.
+    "MALLOC_ARENA_MAX": 16,
 }
 _LARGE_PIECE = 2**26 + 2**20  # bytes
+_LINE = 64  # bytes of a line of the cache, at whose beginning arrays begin
 # Numbers of the same parameters in malloc.h.
 _PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_ARENA_MAX": -8}
 
@@ -36,10 +42,9 @@ _PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1, "MALL
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, up to 2 GiB; asked for once, further calls cost nothing.
 
-    What a variable of :data:`ALLOCATOR_VARIABLES` in the environment says stays as it is. Threads that took memory
-    before may go on with an arena of their own, which keeps pieces of up to 64 MiB only, and threads that begin later
-    may be given such an arena; so it is called before a graph is computed, by ``open_scene``, ``load_ensemble`` and
-    ``predict``, and :func:`keeps_large_pieces` tells what a thread has got.
+    What a variable of :data:`ALLOCATOR_VARIABLES` in the environment says stays as it is. Called before a graph is
+    computed, by ``open_scene``, ``load_ensemble`` and ``predict``. Threads other than the first may have an arena of
+    their own, which keeps pieces of up to 64 MiB only; :func:`keeps_large_pieces` tells what a thread has got.
 
     Returns
     -------
@@ -66,7 +71,7 @@ def keeps_large_pieces() -> bool:
     """Whether what this thread frees stays with the process, pieces of more than 64 MiB too.
 
     The C library's first arena lies below the program break and can hold them; those that it made for other threads
-    cannot, and which one a thread gets is chance in a process that had some before :func:`keep_freed_memory`.
+    cannot, and which one a thread gets is chance.
     """
     library = ctypes.CDLL(None)
     library.malloc.restype = library.sbrk.restype = ctypes.c_void_p
@@ -101,10 +106,74 @@ def lasting(*kinds: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
     """
     shapes = [(shape, np.dtype(dtype)) for shape, dtype in kinds]
     firsts = [0]
-    for shape, dtype in shapes:  # each at the beginning of a line of the cache
-        firsts.append(firsts[-1] + -(-math.prod(shape) * dtype.itemsize // 64) * 64)
+    for shape, dtype in shapes:
+        firsts.append(firsts[-1] + -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE)
     piece = mmap.mmap(-1, max(1, firsts[-1]))
     return [
         np.frombuffer(piece, dtype, math.prod(shape), first).reshape(shape)
         for (shape, dtype), first in zip(shapes, firsts, strict=False)
     ]
+
+
+def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Write arrays that will wait long to a file without a name, and map it: pages are read when they are looked at.
+
+    They count no longer as the process's memory but as the system's file cache, which it gives up where memory is
+    short. The file lies where Dask spills (``temporary-directory``) and is gone with the last of the arrays, or with
+    the process. Where it cannot be written, which is logged, the arrays stay in memory, in pages of their own.
+
+    Parameters
+    ----------
+    arrays : mapping of str to numpy.ndarray
+        Any shapes and types without Python objects.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The same numbers. See :func:`let_go`.
+
+    Examples
+    --------
+    >>> spilled({"red": np.arange(3)})["red"]
+    array([0, 1, 2])
+    """
+    firsts, pieces = {}, {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    try:
+        with tempfile.TemporaryFile(dir=dask.config.get("temporary-directory", None)) as file:
+            for name, array in pieces.items():
+                firsts[name] = file.seek(-file.tell() % _LINE, os.SEEK_CUR)
+                file.write(array.reshape(-1).view(np.uint8))
+            file.truncate(max(1, file.tell()))
+            # Of its own, so that torch may take it for memory that can be written.
+            piece = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as error:
+        _say_that_nothing_spills(f"{type(error).__name__}: {error.strerror or error}")
+        rooms = lasting(*((array.shape, array.dtype) for array in pieces.values()))
+        for room, array in zip(rooms, pieces.values(), strict=True):
+            room[...] = array
+        return dict(zip(pieces, rooms, strict=True))
+    return {
+        name: np.frombuffer(piece, array.dtype, array.size, firsts[name]).reshape(array.shape)
+        for name, array in pieces.items()
+    }
+
+
+@cache
+def _say_that_nothing_spills(why: str) -> None:
+    """Once a process, not for each block."""
+    log.warning(
+        "no temporary file can be written (%s): blocks that wait for neighbours stay in memory, some 20 MB each; "
+        "name a folder in Dask's setting temporary-directory",
+        why,
+    )
+
+
+def let_go(arrays: Iterable[Any]) -> None:
+    """Give back pages of :func:`spilled` arrays that were looked at; they are read again when they are wanted."""
+    for array in arrays:
+        owner = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        owner = owner.obj if isinstance(owner, memoryview) else owner
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)

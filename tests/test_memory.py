@@ -7,30 +7,33 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 
-from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory, lasting
+from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory, lasting, let_go, spilled
 
-# Pages of 4 KiB that come for 100 MB which were taken and freed just before, in this thread and in a new one.
+# Pages of 4 KiB that come for what was taken and freed just before: 100 MB in this thread, 40 MB in a new one, whose
+# arena holds no larger pieces than 64 MiB.
 _COUNT = """
 import resource
 from concurrent.futures import ThreadPoolExecutor
 
-def pages():
+def pages(size):
     for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        taken = bytearray(100_000_000)
+        taken = bytearray(size)
         taken[::4096] = b"1" * len(taken[::4096])
         given = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         del taken
     return given
 
 with ThreadPoolExecutor(1) as pool:
-    print(pages(), pool.submit(pages).result())
+    print(pages(100_000_000), pool.submit(pages, 40_000_000).result())
 """
-_FRESH = 100_000_000 // 4096
+_FRESH = 40_000_000 // 4096
 gnu_only = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be told to keep memory"
 )
@@ -123,3 +126,73 @@ def test_arrays_of_one_piece_do_not_touch_and_the_piece_lives_as_long_as_the_las
     del arrays, array
     assert (last == 4).all()
     assert lasting() == []
+
+
+def _some_arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    kinds = [
+        ((50, 70), "uint16"),
+        ((3, 1), "uint8"),
+        ((0, 4), "float32"),
+        ((9, 9), ">f8"),
+        ((6,), bool),
+        ((), "int64"),
+    ]
+    return {f"{shape} {kind}": (rng.random(shape) * 200).astype(kind) for shape, kind in kinds}  # type: ignore[call-overload]
+
+
+def test_spilled_arrays_hold_what_they_held_also_after_their_pages_went() -> None:
+    given = _some_arrays()
+    given["a part"] = np.arange(100, dtype=np.int16).reshape(10, 10)[2:, 1::3]
+    kept = spilled(given)
+    for _ in range(2):
+        for name, array in given.items():
+            np.testing.assert_array_equal(kept[name], array)
+            assert (kept[name].dtype, kept[name].shape) == (array.dtype, array.shape)
+            assert array.size == 0 or kept[name].ctypes.data % 64 == 0
+        let_go([*kept.values(), np.zeros(3), "no array"])
+    assert spilled({}) == {}
+    one = kept["a part"]
+    del kept
+    np.testing.assert_array_equal(one, given["a part"])  # the file lives as long as the last of them
+
+
+def test_spilled_arrays_stay_in_memory_where_no_file_can_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = _some_arrays()
+    with (
+        dask.config.set({"temporary-directory": str(tmp_path / "gone")}),
+        caplog.at_level(logging.WARNING, logger="darts_xr.memory"),
+    ):
+        for _ in range(3):
+            kept = spilled(given)
+    for name, array in given.items():
+        np.testing.assert_array_equal(kept[name], array)
+    assert [r.message.count("temporary-directory") for r in caplog.records] == [1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process's memory from /proc")
+def test_spilled_arrays_are_not_in_the_process_s_memory() -> None:
+    code = """
+import numpy as np
+from darts_xr.memory import let_go, spilled
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+kept = spilled({"ones": np.ones(100_000_000, "uint8")})
+sums = []
+before = held()
+sums.append(int(kept["ones"].sum()))
+looked_at = held()
+let_go(kept.values())
+after = held()
+sums.append(int(kept["ones"].sum()))
+print(round(looked_at - before), round(after - before), *sums)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    looked_at, after, *sums = map(int, answer.stdout.split())
+    assert sums == [100_000_000] * 2
+    assert looked_at > 90
+    assert after < 10

@@ -21,7 +21,7 @@ from dask.utils import funcname, has_keyword
 from numpy.typing import DTypeLike, NDArray
 
 from darts_xr.graph.layers import Tasks, extend
-from darts_xr.memory import lasting
+from darts_xr.memory import lasting, let_go
 
 # For all axes, one for each, or by the number of the axis.
 Depth = int | tuple[int, ...] | dict[int, int]
@@ -82,7 +82,9 @@ def _rims(block: Any, depth: tuple[int, int]) -> Any:
             if isinstance(side, np.ndarray)
         ]
         rooms = iter(lasting(*kinds))
-        return {name: Rims(*(_copy(side, rooms) for side in rims)) for name, rims in sides.items()}
+        copied = {name: Rims(*(_copy(side, rooms) for side in rims)) for name, rims in sides.items()}
+        let_go(block.values())  # it waits for its neighbours now
+        return copied
     return Rims(*(side.copy() for side in _sides(block, depth)))
 
 

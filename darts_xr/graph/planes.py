@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import DTypeLike
 
-from darts_xr.memory import lasting
+from darts_xr.memory import spilled
 
 #: Pixels (y, x) by name: NumPy arrays, or ``darts_xr.device_array.DeviceArray`` where they lie on a device.
 Planes = dict[str, Any]
@@ -23,12 +23,12 @@ def exact_type(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _gather(*bands: Any, names: Sequence[str]) -> Planes:
-    """Copy planes on the host into one piece, so that those that wait for neighbours hold nothing else."""
-    host = {name: band for name, band in zip(names, bands, strict=True) if isinstance(band, np.ndarray)}
-    rooms = dict(zip(host, lasting(*((b.shape, exact_type(b.dtype)) for b in host.values())), strict=True))
-    for name, room in rooms.items():
-        room[...] = host[name]
-    return {name: rooms.get(name, band) for name, band in zip(names, bands, strict=True)}
+    """Put planes beside each other; those on the host, which may wait long for neighbours, are no longer in memory."""
+    planes = dict(zip(names, bands, strict=True))
+    host = {name: band for name, band in planes.items() if isinstance(band, np.ndarray)}
+    return planes | spilled(
+        {name: band.astype(exact_type(band.dtype), copy=False) for name, band in host.items()}
+    )
 
 
 def block_planes(bands: Sequence[xr.DataArray], chunks: tuple[tuple[int, ...], ...]) -> da.Array:
