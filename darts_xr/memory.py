@@ -142,7 +142,7 @@ def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with tempfile.TemporaryFile(dir=dask.config.get("temporary-directory", None)) as file:
             for name, array in pieces.items():
                 firsts[name] = file.seek(-file.tell() % _LINE, os.SEEK_CUR)
-                file.write(array.reshape(-1).view(np.uint8))
+                file.write(array.reshape(-1).view(np.uint8).data)
             file.truncate(max(1, file.tell()))
             # Of its own, so that torch may take it for memory that can be written.
             piece = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
