@@ -115,6 +115,10 @@ def lasting(*kinds: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
     ]
 
 
+class _Spilled(mmap.mmap):
+    """Pages of a file that nobody writes to: what was given back is read again, the same."""
+
+
 def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Write arrays that will wait long to a file without a name, and map it: pages are read when they are looked at.
 
@@ -145,7 +149,7 @@ def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
                 file.write(array.reshape(-1).view(np.uint8).data)
             file.truncate(max(1, file.tell()))
             # Of its own, so that torch may take it for memory that can be written.
-            piece = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            piece = _Spilled(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         _say_that_nothing_spills(f"{type(error).__name__}: {error.strerror or error}")
         rooms = lasting(*((array.shape, array.dtype) for array in pieces.values()))
@@ -175,5 +179,5 @@ def let_go(arrays: Iterable[Any]) -> None:
         while isinstance(owner, np.ndarray):
             owner = owner.base
         owner = owner.obj if isinstance(owner, memoryview) else owner
-        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        if isinstance(owner, _Spilled) and hasattr(mmap, "MADV_DONTNEED"):
             owner.madvise(mmap.MADV_DONTNEED)
