@@ -1,4 +1,4 @@
-"""Where arrays lie: freed memory stays with the process, and what waits long lies elsewhere.
+"""Where arrays lie: freed memory stays with the process, and what waits long is spilled to a file.
 
 By default the C library gives each large array back to the system when it is freed, and the system clears every page
 before it hands it out again. Arrays of a chunk and layers of a network are taken and freed many times over: that costs
@@ -33,7 +33,7 @@ ALLOCATOR_VARIABLES = {
     "MALLOC_ARENA_MAX": 16,
 }
 _LARGE_PIECE = 2**26 + 2**20  # bytes
-_LINE = 64  # bytes of a line of the cache, at whose beginning arrays begin
+_ALIGNMENT = 64  # bytes: arrays begin where a line of the cache does
 # Numbers of the same parameters in malloc.h.
 _PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_ARENA_MAX": -8}
 
@@ -83,7 +83,7 @@ def keeps_large_pieces() -> bool:
     return bool(kept)
 
 
-def lasting(*kinds: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
+def own_pages(*kinds: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
     """Room for arrays that will wait long while others come and go: one piece of memory, in pages of its own.
 
     Among freed memory that the process keeps, such pieces leave gaps into which nothing fits, and it grows. When the
@@ -101,13 +101,13 @@ def lasting(*kinds: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
 
     Examples
     --------
-    >>> [array.shape for array in lasting(((2, 3), "uint16"), ((4,), "float32"))]
+    >>> [array.shape for array in own_pages(((2, 3), "uint16"), ((4,), "float32"))]
     [(2, 3), (4,)]
     """
     shapes = [(shape, np.dtype(dtype)) for shape, dtype in kinds]
     firsts = [0]
     for shape, dtype in shapes:
-        firsts.append(firsts[-1] + -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE)
+        firsts.append(firsts[-1] + -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT)
     piece = mmap.mmap(-1, max(1, firsts[-1]))
     return [
         np.frombuffer(piece, dtype, math.prod(shape), first).reshape(shape)
@@ -122,7 +122,7 @@ class _Spilled(mmap.mmap):
 def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Write arrays that will wait long to a file without a name, and map it: pages are read when they are looked at.
 
-    They count no longer as the process's memory but as the system's file cache, which it gives up where memory is
+    They count no longer as the process's memory but as the system's page cache, which it gives up where memory is
     short. The file lies where Dask spills (``temporary-directory``) and is gone with the last of the arrays, or with
     the process. Where it cannot be written, which is logged, the arrays stay in memory, in pages of their own.
 
@@ -134,7 +134,7 @@ def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to numpy.ndarray
-        The same numbers. See :func:`let_go`.
+        The same numbers. See :func:`release_pages`.
 
     Examples
     --------
@@ -145,14 +145,14 @@ def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     try:
         with tempfile.TemporaryFile(dir=dask.config.get("temporary-directory", None)) as file:
             for name, array in pieces.items():
-                firsts[name] = file.seek(-file.tell() % _LINE, os.SEEK_CUR)
+                firsts[name] = file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
                 file.write(array.reshape(-1).view(np.uint8).data)
             file.truncate(max(1, file.tell()))
             # Of its own, so that torch may take it for memory that can be written.
             piece = _Spilled(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         _say_that_nothing_spills(f"{type(error).__name__}: {error.strerror or error}")
-        rooms = lasting(*((array.shape, array.dtype) for array in pieces.values()))
+        rooms = own_pages(*((array.shape, array.dtype) for array in pieces.values()))
         for room, array in zip(rooms, pieces.values(), strict=True):
             room[...] = array
         return dict(zip(pieces, rooms, strict=True))
@@ -172,7 +172,7 @@ def _say_that_nothing_spills(why: str) -> None:
     )
 
 
-def let_go(arrays: Iterable[Any]) -> None:
+def release_pages(arrays: Iterable[Any]) -> None:
     """Give back pages of :func:`spilled` arrays that were looked at; they are read again when they are wanted."""
     for array in arrays:
         owner = array

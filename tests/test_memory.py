@@ -15,7 +15,7 @@ import dask
 import numpy as np
 import pytest
 
-from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory, lasting, let_go, spilled
+from darts_xr.memory import ALLOCATOR_VARIABLES, keep_freed_memory, own_pages, release_pages, spilled
 
 # Pages of 4 KiB that come for what was taken and freed just before: 100 MB in this thread, 40 MB in a new one, whose
 # arena holds no larger pieces than 64 MiB.
@@ -118,7 +118,7 @@ print(all(kept), all(found))
 
 def test_arrays_of_one_piece_do_not_touch_and_the_piece_lives_as_long_as_the_last() -> None:
     kinds = [((5, 7), "uint8"), ((3,), "float32"), ((0, 4), "uint16"), ((2, 2), bool), ((9, 9), "float64")]
-    arrays = lasting(*kinds)  # type: ignore[arg-type]
+    arrays = own_pages(*kinds)  # type: ignore[arg-type]
     assert [(a.shape, a.dtype) for a in arrays] == [(shape, np.dtype(kind)) for shape, kind in kinds]
     for number, array in enumerate(arrays):
         assert array.size == 0 or array.ctypes.data % 64 == 0
@@ -127,7 +127,7 @@ def test_arrays_of_one_piece_do_not_touch_and_the_piece_lives_as_long_as_the_las
     assert all((array == (i % 2 if array.dtype == bool else i)).all() for i, array in enumerate(arrays))
     del arrays, array
     assert (last == 4).all()
-    assert lasting() == []
+    assert own_pages() == []
 
 
 def _some_arrays() -> dict[str, np.ndarray]:
@@ -152,7 +152,7 @@ def test_spilled_arrays_hold_what_they_held_also_after_their_pages_went() -> Non
             np.testing.assert_array_equal(kept[name], array)
             assert (kept[name].dtype, kept[name].shape) == (array.dtype, array.shape)
             assert array.size == 0 or kept[name].ctypes.data % 64 == 0
-        let_go([*kept.values(), np.zeros(3), "no array"])
+        release_pages([*kept.values(), np.zeros(3), "no array"])
     assert spilled({}) == {}
     one = kept["a part"]
     del kept
@@ -169,7 +169,7 @@ def test_spilled_arrays_stay_in_memory_where_no_file_can_be_written(
     ):
         for _ in range(3):
             kept = spilled(given)
-    let_go(kept.values())
+    release_pages(kept.values())
     for name, array in given.items():
         np.testing.assert_array_equal(kept[name], array)
     assert [r.message.count("temporary-directory") for r in caplog.records] == [1]
@@ -179,7 +179,7 @@ def test_spilled_arrays_stay_in_memory_where_no_file_can_be_written(
 def test_spilled_arrays_are_not_in_the_process_s_memory() -> None:
     code = """
 import numpy as np
-from darts_xr.memory import let_go, spilled
+from darts_xr.memory import release_pages, spilled
 
 def held():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
@@ -189,7 +189,7 @@ sums = []
 before = held()
 sums.append(int(kept["ones"].sum()))
 looked_at = held()
-let_go(kept.values())
+release_pages(kept.values())
 after = held()
 sums.append(int(kept["ones"].sum()))
 print(round(looked_at - before), round(after - before), *sums)
@@ -208,5 +208,5 @@ def test_only_spilled_pages_are_given_back() -> None:
         file.flush()
         theirs = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
     theirs[:] = 7
-    let_go([theirs])
+    release_pages([theirs])
     assert (theirs == 7).all()

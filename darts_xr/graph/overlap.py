@@ -21,7 +21,7 @@ from dask.utils import funcname, has_keyword
 from numpy.typing import DTypeLike, NDArray
 
 from darts_xr.graph.layers import Tasks, extend
-from darts_xr.memory import lasting, let_go
+from darts_xr.memory import own_pages, release_pages
 
 # For all axes, one for each, or by the number of the axis.
 Depth = int | tuple[int, ...] | dict[int, int]
@@ -81,9 +81,9 @@ def _rims(block: Any, depth: tuple[int, int]) -> Any:
             for side in rims
             if isinstance(side, np.ndarray)
         ]
-        rooms = iter(lasting(*kinds))
+        rooms = iter(own_pages(*kinds))
         copied = {name: Rims(*(_copy(side, rooms) for side in rims)) for name, rims in sides.items()}
-        let_go(block.values())  # it waits for its neighbours now
+        release_pages(block.values())  # it waits for its neighbours now
         return copied
     return Rims(*(side.copy() for side in _sides(block, depth)))
 
@@ -123,7 +123,7 @@ def _room(block: Any, shape: tuple[int, int]) -> Any:
     """Room for a block with its halo, on the device on which it lies; for planes on the host in one piece."""
     if isinstance(block, dict):
         host = {name: plane for name, plane in block.items() if isinstance(plane, np.ndarray)}
-        rooms = dict(zip(host, lasting(*((shape, plane.dtype) for plane in host.values())), strict=True))
+        rooms = dict(zip(host, own_pages(*((shape, plane.dtype) for plane in host.values())), strict=True))
         return {name: rooms[name] if name in rooms else _room(plane, shape) for name, plane in block.items()}
     full = (*block.shape[:-2], *shape)
     return (
