@@ -151,7 +151,11 @@ def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             # Of its own, so that torch may take it for memory that can be written.
             piece = _Spilled(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
-        _say_that_nothing_spills(f"{type(error).__name__}: {error.strerror or error}")
+        why = f"{type(error).__name__}: {error.strerror or error}"
+        _warn_that_nothing_spills(why)
+        log.info(
+            "a block that waits for its neighbours stays in memory (%s)", why
+        )  # a later run's log has it too
         rooms = own_pages(*((array.shape, array.dtype) for array in pieces.values()))
         for room, array in zip(rooms, pieces.values(), strict=True):
             room[...] = array
@@ -163,7 +167,7 @@ def spilled(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 @cache
-def _say_that_nothing_spills(why: str) -> None:
+def _warn_that_nothing_spills(why: str) -> None:
     """Once a process, not for each block."""
     log.warning(
         "no temporary file can be written (%s): blocks that wait for neighbours stay in memory, some 20 MB each; "

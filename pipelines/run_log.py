@@ -198,9 +198,11 @@ class _Notes(logging.Handler):
         try:
             if record.thread == self.thread and record.levelno >= logging.WARNING:
                 self.warnings.append(record.getMessage())
-            if (
-                not _open and (line := _line_of(record)).scene == self.scene
-            ):  # else it is in a run log already
+            if _open:  # it is in a run log already
+                return
+            line = _line_of(record)
+            # What names no scene travels with one of those in hand.
+            if (line.scene or next(iter(tuple(_in_hand)), "")) == self.scene:
                 self.lines.append(line)
         except Exception:
             self.handleError(record)

@@ -59,17 +59,21 @@ def test_lines_of_a_process_without_the_log_travel_with_the_record(tmp_path: Pat
     log = logging.getLogger("darts_xr.test")
     with run_log.noting("20210701_a", own_process=True) as said:
         log.warning("a warning of the scene's own thread")
-        for text in ("a chunk of 20210701_a at s3://me:geheim@bucket", "of another scene"):
-            thread = threading.Thread(target=log.warning, args=(text,))
-            thread.start()
-            thread.join()
+        with run_log.noting("20210701_b", own_process=True) as other:
+            for text in (
+                "a chunk of 20210701_a at s3://me:geheim@bucket", "a chunk of 20210701_b", "it names none",
+            ):  # fmt: skip
+                thread = threading.Thread(target=log.warning, args=(text,))
+                thread.start()
+                thread.join()
     assert said.warnings == ["a warning of the scene's own thread"]
     with RunLog(RunFolder(tmp_path), "a test") as here:
         here.take(msgpack.unpackb(msgpack.packb(said.lines)))
     text = (tmp_path / "run.log").read_text()
     assert "WARNING 20210701_a darts_xr.test: a warning of the scene's own thread\n" in text
     assert "WARNING 20210701_a darts_xr.test: a chunk of 20210701_a at s3://…@bucket\n" in text
-    assert "another scene" not in text
+    assert "20210701_b" not in text
+    assert [line.scene for line in [*said.lines, *other.lines] if line.text == "it names none"] == [""]
 
 
 def test_an_error_that_nobody_foresaw_is_there_with_its_traceback_and_without_secrets(
